@@ -1,0 +1,1 @@
+//! The Fulmar media driver.

@@ -1,0 +1,1 @@
+//! Agents, idle strategies, runner and invoker.

@@ -1,0 +1,29 @@
+//! Fulmar's transport: shared-memory structures and the client library.
+//!
+//! Layers, bottom up; a module imports only modules of lower layers:
+//!
+//! 0. [`id`], [`position`], [`bits`], [`time`]: numbers.
+//! 1. [`sync`]: the only door to atomics.
+//! 2. [`memory`]: regions and views.
+//! 3. [`uri`]: channels.
+//! 4. [`log`], [`ring`], [`counters`], [`report`], [`control`]: structures in shared memory and what is said through them.
+//! 5. [`cnc`]: the command-and-control file, and the extension file beside it.
+//! 6. [`directory`], [`agent`]: where regions live, and who runs.
+//! 7. [`client`]: what applications use.
+
+pub mod agent;
+pub mod bits;
+pub mod client;
+pub mod cnc;
+pub mod control;
+pub mod counters;
+pub mod directory;
+pub mod id;
+pub mod log;
+pub mod memory;
+pub mod position;
+pub mod report;
+pub mod ring;
+pub mod sync;
+pub mod time;
+pub mod uri;

@@ -1,0 +1,1 @@
+//! Error log and loss report.
