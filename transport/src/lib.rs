@@ -5,7 +5,7 @@
 //! 0. [`id`], [`position`], [`bits`], [`time`]: numbers.
 //! 1. [`sync`]: the only door to atomics.
 //! 2. [`memory`]: regions and views.
-//! 3. [`uri`]: channels.
+//! 3. [`uri`][]: channels.
 //! 4. [`log`], [`ring`], [`counters`], [`report`], [`control`]: structures in shared memory and what is said through them.
 //! 5. [`cnc`]: the command-and-control file, and the extension file beside it.
 //! 6. [`directory`], [`agent`]: where regions live, and who runs.

@@ -7,7 +7,7 @@
 
 use std::sync::Once;
 
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::unmodelled::{AtomicBool, AtomicUsize, Ordering};
 
 /// Most regions guarded at one time; further ones work, without protection.
 pub const GUARDED_REGIONS_MAX: usize = 8192;

@@ -1,8 +1,4 @@
 //! The only door to atomics, so that the same code runs under loom (`--cfg loom`).
-#![expect(
-    clippy::disallowed_types,
-    reason = "this module is the home of the atomic types"
-)]
 
 #[cfg(not(loom))]
 pub use core::sync::atomic::{
@@ -25,4 +21,9 @@ pub fn spin_loop() {
     core::hint::spin_loop();
     #[cfg(loom)]
     loom::thread::yield_now();
+}
+
+/// Atomics that loom does not watch: for statics, which loom's atomics can not be, and for signal handlers.
+pub mod unmodelled {
+    pub use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 }
