@@ -1,0 +1,176 @@
+//! Several agents as one, in a fixed order.
+#![forbid(unsafe_code)]
+
+use super::{Agent, AgentError};
+use crate::time::{NanoTime, Now};
+
+/// Agents that share one thread. A cycle gives each a turn; one that fails does not take the others' turn away.
+pub struct Composite {
+    name: String,
+    agents: Vec<Box<dyn Agent + Send>>,
+    started: usize,
+}
+
+impl Composite {
+    /// Joins agents; the order is the order of their turns.
+    ///
+    /// # Panics
+    /// If `agents` is empty: a composite without a deadline could not wait.
+    #[must_use]
+    pub fn new(agents: Vec<Box<dyn Agent + Send>>) -> Self {
+        assert!(!agents.is_empty(), "a composite has at least one agent");
+        let name = agents
+            .iter()
+            .map(|agent| agent.role_name())
+            .collect::<Vec<_>>()
+            .join("+");
+        Self {
+            name,
+            agents,
+            started: 0,
+        }
+    }
+}
+
+impl Agent for Composite {
+    fn role_name(&self) -> &str {
+        &self.name
+    }
+
+    fn on_start(&mut self, now: Now) -> Result<(), AgentError> {
+        for agent in &mut self.agents {
+            // Counted before the call, so that an agent whose start fails is closed as well.
+            self.started += 1;
+            agent.on_start(now)?;
+        }
+        Ok(())
+    }
+
+    fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
+        let mut work = 0;
+        let mut failure = None;
+        for agent in &mut self.agents {
+            match agent.do_work(now) {
+                Ok(count) => work += count,
+                // Asking to stop outranks a failure.
+                Err(AgentError::Terminate) => failure = Some(AgentError::Terminate),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.map_or(Ok(work), Err)
+    }
+
+    fn next_deadline(&self) -> NanoTime {
+        self.agents
+            .iter()
+            .map(|agent| agent.next_deadline())
+            .reduce(NanoTime::earlier)
+            .expect("a composite has at least one agent")
+    }
+
+    fn on_close(&mut self) {
+        // In reverse, as agents may rely on those that were started before them.
+        for agent in self.agents[..self.started].iter_mut().rev() {
+            agent.on_close();
+        }
+        self.started = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::time::EpochMs;
+
+    struct Scripted {
+        name: &'static str,
+        outcome: fn() -> Result<usize, AgentError>,
+        start: fn() -> Result<(), AgentError>,
+        deadline: i64,
+        log: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Agent for Scripted {
+        fn role_name(&self) -> &str {
+            self.name
+        }
+        fn on_start(&mut self, _now: Now) -> Result<(), AgentError> {
+            self.log.lock().unwrap().push(format!("start {}", self.name));
+            (self.start)()
+        }
+        fn do_work(&mut self, _now: Now) -> Result<usize, AgentError> {
+            self.log.lock().unwrap().push(format!("work {}", self.name));
+            (self.outcome)()
+        }
+        fn next_deadline(&self) -> NanoTime {
+            NanoTime(self.deadline)
+        }
+        fn on_close(&mut self) {
+            self.log.lock().unwrap().push(format!("close {}", self.name));
+        }
+    }
+
+    fn now() -> Now {
+        Now {
+            nanos: NanoTime(0),
+            epoch: EpochMs(0),
+        }
+    }
+
+    fn composite(log: &Arc<Mutex<Vec<String>>>, second: fn() -> Result<usize, AgentError>) -> Composite {
+        let agent = |name, outcome, start, deadline| -> Box<dyn Agent + Send> {
+            Box::new(Scripted {
+                name,
+                outcome,
+                start,
+                deadline,
+                log: log.clone(),
+            })
+        };
+        Composite::new(vec![
+            agent("one", || Ok(2), || Ok(()), 50),
+            agent("two", second, || Ok(()), 20),
+            agent("three", || Ok(3), || Err(AgentError::failed("no")), 30),
+        ])
+    }
+
+    #[test]
+    fn work_is_summed_and_the_earliest_deadline_wins() {
+        let log = Arc::default();
+        let mut agents = composite(&log, || Ok(1));
+        assert_eq!(agents.role_name(), "one+two+three");
+        assert_eq!(agents.do_work(now()).unwrap(), 6);
+        assert_eq!(agents.next_deadline(), NanoTime(20));
+    }
+
+    #[test]
+    fn a_failing_agent_does_not_take_the_turn_of_the_next() {
+        let log = Arc::default();
+        let mut agents = composite(&log, || Err(AgentError::failed("broken")));
+        assert!(matches!(agents.do_work(now()), Err(AgentError::Failed(_))));
+        assert_eq!(*log.lock().unwrap(), ["work one", "work two", "work three"]);
+    }
+
+    #[test]
+    fn a_failed_start_closes_what_was_started_in_reverse() {
+        let log = Arc::default();
+        let mut agents = composite(&log, || Ok(0));
+        assert!(agents.on_start(now()).is_err());
+        agents.on_close();
+        assert_eq!(
+            *log.lock().unwrap(),
+            [
+                "start one",
+                "start two",
+                "start three",
+                "close three",
+                "close two",
+                "close one"
+            ]
+        );
+    }
+}

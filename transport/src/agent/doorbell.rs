@@ -1,0 +1,271 @@
+//! A wake-up call between threads and between processes.
+//!
+//! ```text
+//!   0  i32 sequence   counts rings; the futex word
+//!  64  i32 sleeping   how many wait in the kernel
+//! 128  end
+//! ```
+//!
+//! Who brings work does so first and rings after. Who waits remembers the sequence, looks for work, and sleeps only
+//! while the sequence is unchanged. A ring costs a system call only when somebody sleeps: the ringer raises the
+//! sequence and then looks at `sleeping`, the waiter raises `sleeping` and then looks at the sequence, and at least
+//! one of the two sees the other. Every wait is bounded, so that whatever another process stores in the two words
+//! costs at worst a delay or a needless cycle.
+
+#[cfg(not(loom))]
+use core::time::Duration;
+
+use crate::memory::AtomicBuffer;
+#[cfg(not(loom))]
+use crate::memory::{Region, View};
+
+/// Offset of the sequence, the futex word.
+pub const SEQUENCE_OFFSET: usize = 0;
+/// Offset of the count of sleepers; on its own cache line.
+pub const SLEEPING_OFFSET: usize = 64;
+/// Length of a doorbell.
+pub const DOORBELL_LENGTH: usize = 128;
+
+/// The two words and the rule by which neither side misses the other; without the kernel, so that it can be model
+/// checked.
+#[derive(Clone, Debug)]
+pub struct DoorbellWords<B> {
+    words: B,
+}
+
+impl<B: AtomicBuffer> DoorbellWords<B> {
+    /// Takes [`DOORBELL_LENGTH`] bytes.
+    ///
+    /// # Panics
+    /// If the buffer is shorter.
+    pub fn new(words: B) -> Self {
+        assert!(words.capacity() >= DOORBELL_LENGTH, "a doorbell has 128 bytes");
+        Self { words }
+    }
+
+    /// The sequence, to be remembered before looking for work.
+    #[inline]
+    pub fn sequence(&self) -> i32 {
+        // SYNC doorbell-sequence: the work of whoever raised it to this value is visible.
+        self.words.load_acquire_i32(SEQUENCE_OFFSET)
+    }
+
+    /// Raises the sequence; `true` if somebody sleeps and the kernel must be told.
+    #[inline]
+    pub fn raise(&self) -> bool {
+        // SYNC doorbell-sequence: what was stored before is visible to whoever sees the new value.
+        self.words.fetch_add_i32(SEQUENCE_OFFSET, 1);
+        // SYNC doorbell-sleeping: a read by read-modify-write. If a sleeper's increment comes later in the order of
+        // this word, it reads from here, and then its look at the sequence sees the line above. A plain load could
+        // miss the sleeper while the sleeper misses the ring.
+        self.words.fetch_add_i32(SLEEPING_OFFSET, 0) != 0
+    }
+
+    /// Announces a sleeper; `false` if the doorbell rang since `seen`, and then there is no need to sleep. Either
+    /// way [`Self::leave`] follows.
+    #[inline]
+    pub fn enter(&self, seen: i32) -> bool {
+        // SYNC doorbell-sleeping: see `raise`.
+        self.words.fetch_add_i32(SLEEPING_OFFSET, 1);
+        self.sequence() == seen
+    }
+
+    /// Takes the announcement back.
+    #[inline]
+    pub fn leave(&self) {
+        self.words.fetch_add_i32(SLEEPING_OFFSET, -1);
+    }
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// The doorbell rang since the remembered sequence.
+    Rung,
+    /// The time was over, or a signal came.
+    TimedOut,
+}
+
+/// A doorbell in shared memory or on the heap; cloning shares it.
+#[cfg(not(loom))]
+#[derive(Clone, Debug)]
+pub struct Doorbell {
+    view: View,
+    words: DoorbellWords<View>,
+}
+
+#[cfg(not(loom))]
+impl Doorbell {
+    /// Longest wait in one call; a wait for longer returns early.
+    pub const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+    /// A doorbell over the first [`DOORBELL_LENGTH`] bytes of a view, which may be shared with other processes.
+    ///
+    /// # Panics
+    /// If the view is shorter.
+    #[must_use]
+    pub fn new(view: View) -> Self {
+        Self {
+            words: DoorbellWords::new(view.clone()),
+            view,
+        }
+    }
+
+    /// A doorbell for the threads of this process.
+    #[must_use]
+    pub fn heap() -> Self {
+        Self::new(Region::heap(DOORBELL_LENGTH).as_view())
+    }
+
+    /// The sequence, to be remembered before looking for work and handed to [`Self::wait`].
+    #[inline]
+    #[must_use]
+    pub fn sequence(&self) -> i32 {
+        self.words.sequence()
+    }
+
+    /// Wakes whoever waits. Comes after the work it announces was stored.
+    #[inline]
+    pub fn ring(&self) {
+        if self.words.raise() {
+            self.wake_sleepers();
+        }
+    }
+
+    /// Sleeps until the doorbell rings, the time is over or a signal comes; returns at once if it rang since `seen`.
+    pub fn wait(&self, seen: i32, timeout: Duration) -> Woken {
+        if self.words.enter(seen) {
+            self.sleep(seen, timeout.min(Self::WAIT_MAX));
+        }
+        self.words.leave();
+        if self.words.sequence() == seen {
+            Woken::TimedOut
+        } else {
+            Woken::Rung
+        }
+    }
+
+    fn futex_word(&self) -> *mut i32 {
+        self.view.pointer(SEQUENCE_OFFSET, size_of::<i32>()).cast()
+    }
+
+    #[cold]
+    fn wake_sleepers(&self) {
+        // SAFETY: FUTEX_WAKE(uaddr, op, count) reads no memory of ours; the address is a 4-byte aligned word that
+        // `view` keeps mapped for the whole call. No PRIVATE flag, as sleepers may be other processes.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.futex_word(),
+                libc::FUTEX_WAKE,
+                libc::c_int::MAX,
+            );
+        }
+    }
+
+    fn sleep(&self, seen: i32, timeout: Duration) {
+        let relative = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(timeout.subsec_nanos() as i32),
+        };
+        // SAFETY: FUTEX_WAIT(uaddr, op, value, timeout) reads the word, a 4-byte aligned one that `view` keeps
+        // mapped for the whole call, and `relative`, a valid timespec (below 3601 s, nanoseconds below 10^9) that
+        // outlives the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.futex_word(),
+                libc::FUTEX_WAIT,
+                seen,
+                &raw const relative,
+            )
+        };
+        if result != 0 {
+            let error = std::io::Error::last_os_error().raw_os_error();
+            if !matches!(error, Some(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT)) {
+                // The word can not be waited on (its file was truncated, or the call is forbidden). Without a real
+                // wait here the caller would spin.
+                super::idle::sleep(timeout);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::time::SystemClock;
+
+    #[test]
+    fn a_ring_before_the_wait_is_not_lost() {
+        let doorbell = Doorbell::heap();
+        let seen = doorbell.sequence();
+        doorbell.ring();
+        assert_eq!(doorbell.wait(seen, Duration::from_secs(60)), Woken::Rung);
+    }
+
+    #[test]
+    fn a_quiet_doorbell_ends_the_wait_when_the_time_is_over() {
+        let doorbell = Doorbell::heap();
+        let before = SystemClock.nanos();
+        assert_eq!(
+            doorbell.wait(doorbell.sequence(), Duration::from_millis(5)),
+            Woken::TimedOut
+        );
+        assert!(SystemClock.nanos().since(before) >= 5_000_000);
+    }
+
+    #[test]
+    fn a_sleeper_in_another_mapping_of_the_file_is_woken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bell");
+        let ours = crate::memory::mapped::create(&path, 4096, 0o600, crate::memory::mapped::Blocks::Allocate)
+            .unwrap();
+        let theirs = crate::memory::mapped::open(&path).unwrap();
+        let sleeper = Doorbell::new(ours.as_view());
+        let ringer = Doorbell::new(theirs.as_view());
+        let seen = sleeper.sequence();
+        std::thread::scope(|scope| {
+            let woken = scope.spawn(|| sleeper.wait(seen, Duration::from_secs(60)));
+            while theirs.as_view().load_acquire_i32(SLEEPING_OFFSET) == 0 {
+                std::thread::yield_now();
+            }
+            ringer.ring();
+            assert_eq!(woken.join().unwrap(), Woken::Rung);
+        });
+        assert_eq!(theirs.as_view().load_acquire_i32(SLEEPING_OFFSET), 0);
+    }
+
+    #[test]
+    fn waiting_on_a_truncated_file_still_takes_its_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bell");
+        let region =
+            crate::memory::mapped::create(&path, 4096, 0o600, crate::memory::mapped::Blocks::Allocate)
+                .unwrap();
+        let doorbell = Doorbell::new(region.as_view());
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        let before = SystemClock.nanos();
+        assert_eq!(doorbell.wait(0, Duration::from_millis(5)), Woken::TimedOut);
+        assert!(SystemClock.nanos().since(before) >= 5_000_000);
+    }
+
+    #[test]
+    fn nonsense_in_the_words_costs_no_more_than_the_timeout() {
+        for (sequence, sleeping) in [(i32::MAX, i32::MAX), (i32::MIN, -1), (-1, i32::MIN)] {
+            let region = Region::heap(DOORBELL_LENGTH);
+            region.as_view().store_relaxed_i32(SEQUENCE_OFFSET, sequence);
+            region.as_view().store_relaxed_i32(SLEEPING_OFFSET, sleeping);
+            let doorbell = Doorbell::new(region.as_view());
+            let seen = doorbell.sequence();
+            assert_eq!(doorbell.wait(seen, Duration::from_millis(1)), Woken::TimedOut);
+            doorbell.ring();
+            assert_eq!(doorbell.wait(seen, Duration::from_millis(1)), Woken::Rung);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Runs an agent on the caller's thread: for embedding, for tests and for the simulator.
+#![forbid(unsafe_code)]
+
+use super::{Agent, AgentError};
+use crate::time::{NanoTime, Now};
+
+/// An agent without a thread. The caller gives it turns; dropping it closes the agent.
+pub struct AgentInvoker<A: Agent> {
+    agent: A,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    New,
+    Running,
+    Closed,
+}
+
+impl<A: Agent> AgentInvoker<A> {
+    /// Takes the agent over; nothing is called yet.
+    pub fn new(agent: A) -> Self {
+        Self {
+            agent,
+            state: State::New,
+        }
+    }
+
+    /// Starts the agent. Further calls do nothing.
+    ///
+    /// # Errors
+    /// What the agent answers; it is closed then.
+    pub fn start(&mut self, now: Now) -> Result<(), AgentError> {
+        if self.state != State::New {
+            return Ok(());
+        }
+        self.state = State::Running;
+        self.agent.on_start(now).inspect_err(|_| self.close())
+    }
+
+    /// One duty cycle, starting the agent if need be. A closed invoker does no work.
+    ///
+    /// # Errors
+    /// What the agent answers; after [`AgentError::Terminate`] it is closed.
+    pub fn invoke(&mut self, now: Now) -> Result<usize, AgentError> {
+        self.start(now)?;
+        if self.state != State::Running {
+            return Ok(0);
+        }
+        self.agent.do_work(now).inspect_err(|error| {
+            if matches!(error, AgentError::Terminate) {
+                self.close();
+            }
+        })
+    }
+
+    /// The agent's next deadline.
+    pub fn next_deadline(&self) -> NanoTime {
+        self.agent.next_deadline()
+    }
+
+    /// Whether the agent runs: started and not closed.
+    pub fn is_running(&self) -> bool {
+        self.state == State::Running
+    }
+
+    /// The agent, for inspection.
+    pub fn agent(&self) -> &A {
+        &self.agent
+    }
+
+    /// The agent, for calls between its turns.
+    pub fn agent_mut(&mut self) -> &mut A {
+        &mut self.agent
+    }
+
+    /// Closes the agent. Further calls do nothing.
+    pub fn close(&mut self) {
+        if self.state == State::Running {
+            self.agent.on_close();
+        }
+        self.state = State::Closed;
+    }
+}
+
+impl<A: Agent> Drop for AgentInvoker<A> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::EpochMs;
+
+    #[derive(Default)]
+    struct Counting {
+        starts: usize,
+        cycles: usize,
+        closes: usize,
+    }
+
+    impl Agent for Counting {
+        fn role_name(&self) -> &str {
+            "counting"
+        }
+        fn on_start(&mut self, _now: Now) -> Result<(), AgentError> {
+            self.starts += 1;
+            Ok(())
+        }
+        fn do_work(&mut self, _now: Now) -> Result<usize, AgentError> {
+            self.cycles += 1;
+            if self.cycles == 3 {
+                return Err(AgentError::Terminate);
+            }
+            Ok(1)
+        }
+        fn next_deadline(&self) -> NanoTime {
+            NanoTime(0)
+        }
+        fn on_close(&mut self) {
+            self.closes += 1;
+        }
+    }
+
+    #[test]
+    fn an_agent_that_terminates_is_closed_once_and_gets_no_more_turns() {
+        let now = Now {
+            nanos: NanoTime(0),
+            epoch: EpochMs(0),
+        };
+        let mut invoker = AgentInvoker::new(Counting::default());
+        assert_eq!(invoker.invoke(now).unwrap(), 1);
+        assert!(invoker.is_running());
+        assert_eq!(invoker.invoke(now).unwrap(), 1);
+        assert!(matches!(invoker.invoke(now), Err(AgentError::Terminate)));
+        assert_eq!(invoker.invoke(now).unwrap(), 0);
+        invoker.close();
+        let agent = invoker.agent();
+        assert_eq!((agent.starts, agent.cycles, agent.closes), (1, 3, 1));
+    }
+}

@@ -1,0 +1,314 @@
+//! Processes: who is that, and does it still live.
+//!
+//! A process id alone proves nothing, because ids are reused; a process is named by its id, its start time and the
+//! namespace in which both mean something. Death is learnt from a process descriptor (`pidfd`), which can not be
+//! fooled by reuse. Where the kernel has none, or the process lives in another namespace, callers fall back to
+//! heartbeats.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+/// A process, told apart from every other one that has or had its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessId {
+    /// The id, positive.
+    pub pid: i64,
+    /// Clock ticks from the start of the system to the start of the process; 0 if not known.
+    pub start_time_ticks: u64,
+    /// Names the pid and time namespaces in which the two numbers hold; 0 if not known.
+    pub namespace: u64,
+}
+
+impl ProcessId {
+    /// This process.
+    #[must_use]
+    pub fn current() -> Self {
+        let pid = i64::from(std::process::id());
+        Self {
+            pid,
+            start_time_ticks: start_time_of(pid).unwrap_or(0),
+            namespace: own_namespace(),
+        }
+    }
+}
+
+/// When the process that has this id now was started, in clock ticks since the start of the system. `None` if there
+/// is none or the kernel does not tell.
+#[must_use]
+pub fn start_time_of(pid: i64) -> Option<u64> {
+    if pid <= 0 {
+        return None;
+    }
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    start_time_in(&stat)
+}
+
+/// Field 22 of a stat line. The second field is the command name in parentheses and may hold anything, parentheses
+/// and line ends included, so fields are counted from the last closing one.
+fn start_time_in(stat: &[u8]) -> Option<u64> {
+    const AFTER_NAME: usize = 22 - 3;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = core::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(AFTER_NAME)?.parse().ok()
+}
+
+fn own_namespace() -> u64 {
+    let inode = |path| std::fs::metadata(path).map_or(0, |metadata| metadata.ino());
+    inode("/proc/self/ns/pid") ^ inode("/proc/self/ns/time").rotate_left(32)
+}
+
+/// Why a process can not be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    /// The process is dead; its id is free or belongs to another process.
+    #[error("the process is gone")]
+    Gone,
+    /// Nothing can be said from here: no process descriptors, no `/proc`, or another namespace.
+    #[error("the process can not be watched from here")]
+    Unsupported,
+}
+
+/// Tells when a process has ended, whether or not it was waited for by its parent.
+#[derive(Debug)]
+pub struct ProcessWatch {
+    process: ProcessId,
+    descriptor: OwnedFd,
+}
+
+impl ProcessWatch {
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// [`WatchError::Gone`] if the process is certainly dead, [`WatchError::Unsupported`] if nothing can be said.
+    pub fn open(process: ProcessId) -> Result<Self, WatchError> {
+        if process.start_time_ticks == 0 || process.namespace == 0 || process.namespace != own_namespace() {
+            return Err(WatchError::Unsupported);
+        }
+        let descriptor = open_descriptor(process.pid)?;
+        // The descriptor is held first: whatever process it names, the start time read now is that process's or, if
+        // it ended in between, that of none or of a later one.
+        match start_time_of(process.pid) {
+            Some(ticks) if ticks == process.start_time_ticks => Ok(Self { process, descriptor }),
+            Some(_) => Err(WatchError::Gone),
+            None if is_readable(&descriptor) => Err(WatchError::Gone),
+            None => Err(WatchError::Unsupported),
+        }
+    }
+
+    /// The process that is watched.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.process
+    }
+
+    /// Whether the process has ended.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        is_readable(&self.descriptor)
+    }
+}
+
+/// Waits until one of the processes has ended, and says which (the first, if several); `None` when the time is over
+/// or a signal came. With no process at all it waits for the time given.
+#[must_use]
+pub fn wait_any(watches: &[&ProcessWatch], timeout: Duration) -> Option<usize> {
+    let mut polled: Vec<libc::pollfd> = watches
+        .iter()
+        .map(|watch| libc::pollfd {
+            fd: watch.descriptor.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    if poll(&mut polled, timeout) <= 0 {
+        return None;
+    }
+    polled.iter().position(|entry| entry.revents & libc::POLLIN != 0)
+}
+
+/// Whether a process with this id exists in our namespace and has not ended; `None` if nothing can be said. Weaker
+/// than [`ProcessWatch`]: the id may have been reused, or mean another process elsewhere.
+#[must_use]
+pub fn pid_is_alive(pid: i64) -> Option<bool> {
+    match open_descriptor(pid) {
+        Ok(descriptor) => Some(!is_readable(&descriptor)),
+        Err(WatchError::Gone) => Some(false),
+        Err(WatchError::Unsupported) => None,
+    }
+}
+
+/// Processor time that the calling thread has used.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let mut usage = core::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is a writable rusage; RUSAGE_THREAD is valid on Linux, so the call can only fill it.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let duration = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.max(0) as u64) + Duration::from_micros(time.tv_usec.max(0) as u64)
+    };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
+/// Binds the calling thread to one processor.
+///
+/// # Errors
+/// `InvalidInput` for a processor number beyond what the system can name; whatever the kernel says otherwise.
+pub fn pin_thread(processor: usize) -> io::Result<()> {
+    if processor >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: a cpu_set_t is plain bits, all zero is the empty set, and the number is below CPU_SETSIZE; the set
+    // outlives the call, which reads as many bytes as it is told.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = core::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn open_descriptor(pid: i64) -> Result<OwnedFd, WatchError> {
+    let Ok(pid @ 1..) = libc::pid_t::try_from(pid) else {
+        return Err(WatchError::Gone);
+    };
+    // SAFETY: pidfd_open(pid, flags) has no memory arguments; flags are 0.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if descriptor < 0 {
+        return Err(match io::Error::last_os_error().raw_os_error() {
+            // EINVAL and ENOENT: the number now names a thread that leads no process.
+            Some(libc::ESRCH | libc::EINVAL | libc::ENOENT) => WatchError::Gone,
+            _ => WatchError::Unsupported,
+        });
+    }
+    // SAFETY: the call has just returned this descriptor; nobody else owns it. It has close-on-exec set.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) })
+}
+
+fn is_readable(descriptor: &OwnedFd) -> bool {
+    let mut polled = [libc::pollfd {
+        fd: descriptor.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    }];
+    poll(&mut polled, Duration::ZERO) > 0 && polled[0].revents & libc::POLLIN != 0
+}
+
+fn poll(polled: &mut [libc::pollfd], timeout: Duration) -> libc::c_int {
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs().min(3600) as libc::time_t,
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos() as i32),
+    };
+    // SAFETY: the pointer and the count describe `polled`, which is exclusively borrowed for the call; the timespec
+    // is valid and outlives it; no signal mask is given.
+    unsafe {
+        libc::ppoll(
+            polled.as_mut_ptr(),
+            polled.len() as libc::nfds_t,
+            &raw const timeout,
+            core::ptr::null(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn sleeping_child() -> Child {
+        Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn id_of(child: &Child) -> ProcessId {
+        let pid = i64::from(child.id());
+        ProcessId {
+            pid,
+            start_time_ticks: start_time_of(pid).unwrap(),
+            namespace: own_namespace(),
+        }
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_command_name() {
+        let fields: Vec<String> = (4..=30).map(|field| field.to_string()).collect();
+        let line = format!("77 (a) b) S 1 (x\n) R {}\n", fields.join(" "));
+        assert_eq!(start_time_in(line.as_bytes()), Some(22));
+        assert_eq!(start_time_in(b"77 (cut) R 1 2"), None);
+        assert_eq!(start_time_in(b""), None);
+        assert_eq!(start_time_in(b"1 (\xff) R \xff"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_known_by_its_start_time() {
+        let current = ProcessId::current();
+        assert!(current.start_time_ticks > 0);
+        let watch = ProcessWatch::open(current).unwrap();
+        assert!(!watch.is_dead());
+        assert_eq!(wait_any(&[&watch], Duration::from_millis(1)), None);
+        assert_eq!(pid_is_alive(current.pid), Some(true));
+    }
+
+    #[test]
+    fn the_death_of_a_process_is_seen_before_its_parent_waits_for_it() {
+        let mut child = sleeping_child();
+        let watch = ProcessWatch::open(id_of(&child)).unwrap();
+        assert!(!watch.is_dead());
+        child.kill().unwrap();
+        let own = ProcessWatch::open(ProcessId::current()).unwrap();
+        assert_eq!(wait_any(&[&own, &watch], Duration::from_secs(60)), Some(1));
+        assert!(watch.is_dead());
+        let id = watch.process();
+        assert_eq!(pid_is_alive(id.pid), Some(false));
+        child.wait().unwrap();
+        assert!(watch.is_dead());
+        assert_eq!(ProcessWatch::open(id).unwrap_err(), WatchError::Gone);
+    }
+
+    #[test]
+    fn a_reused_id_does_not_pass_for_the_process_that_had_it() {
+        let mut id = ProcessId::current();
+        id.start_time_ticks -= 1;
+        assert_eq!(ProcessWatch::open(id).unwrap_err(), WatchError::Gone);
+    }
+
+    #[test]
+    fn nothing_is_said_about_a_process_of_another_namespace() {
+        let mut id = ProcessId::current();
+        id.namespace ^= 1;
+        assert_eq!(ProcessWatch::open(id).unwrap_err(), WatchError::Unsupported);
+        id.namespace = 0;
+        assert_eq!(ProcessWatch::open(id).unwrap_err(), WatchError::Unsupported);
+    }
+
+    #[test]
+    fn impossible_ids_name_no_process() {
+        for pid in [0, -1, i64::MIN, i64::MAX, 1 << 32] {
+            assert_eq!(pid_is_alive(pid), Some(false));
+            assert_eq!(start_time_of(pid), None);
+        }
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = thread_cpu_time();
+        let mut turns = 0u64;
+        while thread_cpu_time() < before + Duration::from_millis(2) {
+            turns += 1;
+        }
+        assert!(turns > 0);
+    }
+}
