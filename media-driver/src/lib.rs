@@ -1,1 +1,3 @@
 //! The Fulmar media driver.
+
+pub mod config;

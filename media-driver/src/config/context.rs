@@ -1,0 +1,256 @@
+//! The checked, immutable settings that the driver runs with, and the relations between settings that have to hold.
+
+use core::ops::Deref;
+use std::sync::Arc;
+
+use super::limits::{CLIENT_KEEPALIVE_INTERVAL, CNC_HEADER_LENGTH, COUNTERS_METADATA_FACTOR, SECOND};
+use super::settings::DriverValues;
+
+/// Why settings were refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No setting has this name.
+    #[error("{origin}: there is no setting {key}{hint}")]
+    UnknownKey {
+        /// Where it was given.
+        origin: String,
+        /// The name as given.
+        key: String,
+        /// A remark on what may have been meant; empty or starting with a space.
+        hint: String,
+    },
+    /// The text is no value of this setting.
+    #[error("{origin}: {key}={value} {reason}")]
+    BadValue {
+        /// Where it was given.
+        origin: String,
+        /// The setting.
+        key: String,
+        /// The text as given.
+        value: String,
+        /// What is wrong, without the key.
+        reason: String,
+    },
+    /// A line or option is not of the form `key=value`.
+    #[error("{origin}: expected key=value, found {text:?}")]
+    NotAPair {
+        /// Where it was given.
+        origin: String,
+        /// The text as given.
+        text: String,
+    },
+    /// Two settings contradict each other.
+    #[error("{0}")]
+    Relation(String),
+    /// A properties file can not be read.
+    #[error("can not read {path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
+}
+
+/// The settings of a driver: checked, complete and immutable. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct DriverContext {
+    concluded: Arc<Concluded>,
+}
+
+/// What a [`DriverContext`] gives read access to: every field of [`DriverValues`] and what follows from them.
+#[derive(Debug)]
+pub struct Concluded {
+    values: DriverValues,
+    /// Mode of the directories the driver makes.
+    pub directory_mode: u32,
+    /// Mode of the files the driver makes.
+    pub file_mode: u32,
+    /// Length of the counters' metadata, bytes.
+    pub counters_metadata_length: usize,
+    /// Length of `cnc.dat`, bytes.
+    pub cnc_length: usize,
+}
+
+impl Deref for DriverContext {
+    type Target = Concluded;
+
+    fn deref(&self) -> &Concluded {
+        &self.concluded
+    }
+}
+
+impl Deref for Concluded {
+    type Target = DriverValues;
+
+    fn deref(&self) -> &DriverValues {
+        &self.values
+    }
+}
+
+impl DriverContext {
+    /// The values, for comparing and showing.
+    #[must_use]
+    pub fn values(&self) -> &DriverValues {
+        &self.concluded.values
+    }
+
+    /// Checks the relations between settings (each one is within its own bounds already) and derives what follows.
+    pub(super) fn conclude(mut values: DriverValues) -> Result<Self, ConfigError> {
+        check_timeouts(&values)?;
+        check_windows(&values)?;
+        check_resolver(&values)?;
+        require(
+            values.publication_reserved_session_id_low <= values.publication_reserved_session_id_high,
+            "aeron.publication.reserved.session.id.low is above aeron.publication.reserved.session.id.high",
+        )?;
+        let page_size = values.file_page_size as i64;
+        let counters_metadata_length = values.counters_buffer_length * COUNTERS_METADATA_FACTOR as usize;
+        let cnc_length = cnc_length(&values, page_size)?;
+        let page_size = page_size as usize;
+        values.loss_report_buffer_length = values.loss_report_buffer_length.div_ceil(page_size) * page_size;
+        let (directory_mode, file_mode) = if values.dir_group {
+            (0o750, 0o660)
+        } else {
+            (0o700, 0o600)
+        };
+        let concluded = Concluded {
+            values,
+            directory_mode,
+            file_mode,
+            counters_metadata_length,
+            cnc_length,
+        };
+        Ok(Self {
+            concluded: Arc::new(concluded),
+        })
+    }
+}
+
+fn check_timeouts(values: &DriverValues) -> Result<(), ConfigError> {
+    require(
+        values.client_liveness_timeout_ns > CLIENT_KEEPALIVE_INTERVAL,
+        "aeron.client.liveness.timeout has to be longer than 500ms, the interval at which clients send keepalives",
+    )?;
+    require(
+        values.client_liveness_timeout_ns > values.timer_interval_ns,
+        "aeron.client.liveness.timeout has to be longer than aeron.timer.interval",
+    )?;
+    require(
+        values.publication_unblock_timeout_ns > values.client_liveness_timeout_ns,
+        "aeron.publication.unblock.timeout has to be longer than aeron.client.liveness.timeout",
+    )?;
+    require(
+        values.untethered_window_limit_timeout_ns > values.timer_interval_ns,
+        "aeron.untethered.window.limit.timeout has to be longer than aeron.timer.interval",
+    )?;
+    require(
+        values
+            .untethered_linger_timeout_ns
+            .is_none_or(|linger| linger > values.timer_interval_ns),
+        "aeron.untethered.linger.timeout has to be longer than aeron.timer.interval",
+    )?;
+    require(
+        values.untethered_resting_timeout_ns > values.timer_interval_ns,
+        "aeron.untethered.resting.timeout has to be longer than aeron.timer.interval",
+    )
+}
+
+fn check_windows(values: &DriverValues) -> Result<(), ConfigError> {
+    let window_holds_a_frame = |window: i32, mtu: i32| window == 0 || window >= mtu;
+    require(
+        window_holds_a_frame(values.publication_term_window_length, values.mtu_length),
+        "aeron.publication.term.window.length is neither 0 nor at least aeron.mtu.length",
+    )?;
+    require(
+        window_holds_a_frame(values.ipc_publication_term_window_length, values.ipc_mtu_length),
+        "aeron.ipc.publication.term.window.length is neither 0 nor at least aeron.ipc.mtu.length",
+    )?;
+    require(
+        values.initial_window_length >= values.mtu_length,
+        "aeron.rcv.initial.window.length is below aeron.mtu.length, so that no full frame could be received",
+    )?;
+    require(
+        values.socket_so_rcvbuf == 0 || values.initial_window_length <= values.socket_so_rcvbuf,
+        "aeron.rcv.initial.window.length is above aeron.socket.so_rcvbuf",
+    )?;
+    require(
+        values.socket_so_sndbuf == 0 || values.mtu_length <= values.socket_so_sndbuf,
+        "aeron.mtu.length is above aeron.socket.so_sndbuf",
+    )
+}
+
+fn check_resolver(values: &DriverValues) -> Result<(), ConfigError> {
+    if values.name_resolver_supplier == "driver" {
+        require(
+            !values.driver_resolver_name.is_empty(),
+            "aeron.name.resolver.supplier=driver needs aeron.driver.resolver.name",
+        )?;
+        require(
+            !values.driver_resolver_interface.is_empty(),
+            "aeron.name.resolver.supplier=driver needs aeron.driver.resolver.interface",
+        )?;
+    }
+    let neighbours = values.driver_resolver_bootstrap_neighbor.split(',').count();
+    require(
+        neighbours <= BOOTSTRAP_NEIGHBOURS_MAX,
+        "aeron.driver.resolver.bootstrap.neighbor names more than 20 neighbours",
+    )
+}
+
+/// Most bootstrap neighbours (wire-protocol 6.8).
+const BOOTSTRAP_NEIGHBOURS_MAX: usize = 20;
+
+/// Length of the CnC file, which has to stay within an `i32` because foreign clients compute it in one.
+fn cnc_length(values: &DriverValues, page_size: i64) -> Result<usize, ConfigError> {
+    // Each section is bounded by its setting to well under 2^33, so that the sum can not overflow.
+    let sections = values.conductor_buffer_length
+        + values.clients_buffer_length
+        + values.counters_buffer_length * (1 + COUNTERS_METADATA_FACTOR as usize)
+        + values.error_buffer_length;
+    let total = (sections as i64 + CNC_HEADER_LENGTH + page_size - 1) / page_size * page_size;
+    require(
+        total <= i64::from(i32::MAX),
+        &format!(
+            "the sections of cnc.dat take {total} bytes together, more than {}: make aeron.counters.buffer.length \
+             (it counts five times), aeron.conductor.buffer.length, aeron.clients.buffer.length or \
+             aeron.error.buffer.length smaller",
+            i32::MAX
+        ),
+    )?;
+    Ok(total as usize)
+}
+
+/// Worth a warning though allowed: combinations that surprise.
+pub(super) fn remarks(values: &DriverValues) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if !values.dir.starts_with('/') {
+        remarks.push(format!(
+            "aeron.dir={} is relative: only clients with the same working directory can use it",
+            values.dir
+        ));
+    }
+    if values.timer_interval_ns >= values.driver_timeout_ns {
+        remarks.push(
+            "aeron.timer.interval is not shorter than aeron.driver.timeout: clients will take the driver for dead"
+                .to_owned(),
+        );
+    } else if values.timer_interval_ns >= HEARTBEAT_PERIOD_SAFE {
+        remarks.push(
+            "aeron.timer.interval is 5s or more: clients with a driver timeout of 5s will take the driver for dead"
+                .to_owned(),
+        );
+    }
+    remarks
+}
+
+/// Some clients give a driver only this long (spec 2.5), ns.
+const HEARTBEAT_PERIOD_SAFE: i64 = 5 * SECOND;
+
+fn require(holds: bool, otherwise: &str) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Relation(otherwise.to_owned()))
+    }
+}

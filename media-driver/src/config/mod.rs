@@ -1,0 +1,21 @@
+//! The driver's settings: one table ([`settings::TABLE`]) names every key, its environment name, type, unit, default
+//! and bounds. The environment, properties files, `-D` and the command line all write through that table
+//! ([`sources::DriverSettings`]), which remembers where each value came from; [`context::DriverContext`] is the
+//! checked, immutable outcome that the rest of the driver reads. Nothing here starts anything or touches a file other
+//! than the properties files it is asked to read.
+
+#![forbid(unsafe_code)]
+
+pub mod choice;
+pub mod context;
+pub mod default_directory;
+pub mod kind;
+pub mod limits;
+pub mod settings;
+pub mod sources;
+
+pub use choice::{IdleMode, IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
+pub use context::{ConfigError, DriverContext};
+pub use default_directory::default_directory;
+pub use settings::{DriverValues, Setting, TABLE};
+pub use sources::{ConfigWarning, DriverSettings, Row, Source};

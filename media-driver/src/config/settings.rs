@@ -1,0 +1,387 @@
+//! The table of settings. A row gives the field of [`DriverValues`], its type, the key, the default, the kind (which
+//! holds unit and bounds) and one line of documentation; everything else about a setting is derived from its row.
+
+use super::choice::{IdleMode, IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
+use super::default_directory::default_directory;
+use super::kind::{Bool, Duration, Idle, Kind, Length, Name, Number, PortRange, Shape, Text, Unset};
+use super::limits::{
+    BROADCAST_TRAILER, CLIENTS_BUFFER_MIN, CONDUCTOR_BUFFER_MIN, COUNTERS_BUFFER_MAX, COUNTERS_BUFFER_MIN,
+    DIRECTORY_NAME_MAX, DURATION_MAX, ERROR_BUFFER_MIN, FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, GIB, KIB,
+    MAX_RESEND_MAX, MIB, MICROSECOND, MILLISECOND, MTU_MAX, PAGE_SIZE_MAX, PAGE_SIZE_MIN, RING_TRAILER,
+    SECOND, SECTION_ALIGNMENT, TERM_LENGTH_MAX, TERM_LENGTH_MIN,
+};
+
+/// One row of the table of settings.
+pub struct Setting {
+    /// The property's name, for instance `aeron.term.buffer.length`.
+    pub key: &'static str,
+    /// Other property names that mean the same.
+    pub aliases: &'static [&'static str],
+    /// What the setting does, in one sentence.
+    pub doc: &'static str,
+    /// The unit of a bare number, or the sort of text.
+    pub unit: fn() -> &'static str,
+    /// The allowed values, for people.
+    pub bounds: fn() -> String,
+    pub(super) set: fn(&mut DriverValues, &str) -> Result<Option<String>, String>,
+    pub(super) check: fn(&DriverValues) -> Result<(), String>,
+    pub(super) show: fn(&DriverValues) -> String,
+}
+
+impl Setting {
+    /// The environment variable that sets this: the key in upper case with `.` as `_`.
+    #[must_use]
+    pub fn env_name(&self) -> String {
+        self.key.to_ascii_uppercase().replace('.', "_")
+    }
+
+    /// The built-in default as text.
+    #[must_use]
+    pub fn default_text(&self) -> String {
+        (self.show)(&DriverValues::defaults())
+    }
+
+    /// The row with this key or alias. Letter case does not matter and `_` counts as `.`, so that names of properties
+    /// and of the environment can both be looked up.
+    #[must_use]
+    pub fn index_of(name: &str) -> Option<usize> {
+        let name = canonical(name);
+        TABLE.iter().position(|row| {
+            canonical(row.key) == name || row.aliases.iter().any(|alias| canonical(alias) == name)
+        })
+    }
+}
+
+fn canonical(name: &str) -> String {
+    name.trim().to_ascii_lowercase().replace('_', ".")
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $field:ident: $type:ty = $default:expr, $key:literal $(also $alias:literal)*, $kind:expr;
+    )*) => {
+        /// The value of every setting. Lengths are in bytes, `*_ns` in nanoseconds.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct DriverValues {
+            $( $(#[doc = $doc])+ pub $field: $type, )*
+        }
+
+        impl DriverValues {
+            /// Every setting at its built-in default. Only the default directory depends on the environment (the
+            /// user's name).
+            #[must_use]
+            pub fn defaults() -> Self {
+                Self { $( $field: $default, )* }
+            }
+        }
+
+        /// Every setting there is.
+        pub static TABLE: &[Setting] = &[ $( Setting {
+            key: $key,
+            aliases: &[$($alias),*],
+            doc: concat!($($doc),+),
+            unit: || Kind::<$type>::unit(&$kind),
+            bounds: || Kind::<$type>::bounds(&$kind),
+            set: |values, text| {
+                let parsed = Kind::<$type>::parse(&$kind, text)?;
+                values.$field = parsed.value;
+                Ok(parsed.note)
+            },
+            check: |values| Kind::<$type>::check(&$kind, &values.$field),
+            show: |values| Kind::<$type>::show(&$kind, &values.$field),
+        }, )* ];
+    };
+}
+
+const TERM_LENGTH: Length = Length {
+    min: TERM_LENGTH_MIN,
+    max: TERM_LENGTH_MAX,
+    shape: Shape::PowerOfTwo,
+};
+const MTU: Length = Length {
+    min: FRAME_HEADER_LENGTH + FRAME_ALIGNMENT,
+    max: MTU_MAX,
+    shape: Shape::MultipleOf(FRAME_ALIGNMENT),
+};
+const TERM_WINDOW: Length = Length {
+    min: FRAME_HEADER_LENGTH + FRAME_ALIGNMENT,
+    max: TERM_LENGTH_MAX / 2,
+    shape: Shape::ZeroOr,
+};
+const SOCKET_BUFFER: Length = Length {
+    min: 0,
+    max: GIB,
+    shape: Shape::Any,
+};
+const TIMEOUT: Duration = Duration::at_least(MILLISECOND);
+const DELAY: Duration = Duration::at_least(0);
+const CPU: Unset<Number> = Unset(Number {
+    min: 0,
+    max: 4095,
+    unit: "processor number",
+});
+const ANY_I32: Number = Number {
+    min: i32::MIN as i64,
+    max: i32::MAX as i64,
+    unit: "number",
+};
+
+settings! {
+    // Directory.
+    /// Directory of the driver's files; clients have to be given the same text.
+    dir: String = default_directory(), "aeron.dir",
+        Text { max: DIRECTORY_NAME_MAX, may_be_empty: false, unit: "path" };
+    /// Removes the directory at start without asking whether a driver is active in it.
+    dir_delete_on_start: bool = false, "aeron.dir.delete.on.start", Bool;
+    /// Removes the directory after a clean stop.
+    dir_delete_on_shutdown: bool = false, "aeron.dir.delete.on.shutdown", Bool;
+    /// Prints a warning when the directory exists at start.
+    dir_warn_if_exists: bool = false, "aeron.dir.warn.if.exists", Bool;
+    /// Lets the group of the directory's owner use the driver: mode 0750 and 0660 instead of 0700 and 0600.
+    dir_group: bool = false, "fulmar.dir.group", Bool;
+    /// Prints every setting with its source at start.
+    print_configuration: bool = false, "aeron.print.configuration", Bool;
+
+    // Threads.
+    /// How the agents are spread over threads.
+    threading_mode: ThreadingMode = ThreadingMode::Dedicated, "aeron.threading.mode", Name;
+    /// How every thread waits for work, unless its own idle strategy is set by the same or a stronger source.
+    idle: Option<IdleMode> = None, "fulmar.idle", Unset(Idle);
+    /// How the conductor's thread waits for work.
+    conductor_idle: IdleMode = IdleMode::Adaptive, "aeron.conductor.idle.strategy", Idle;
+    /// How the sender's thread waits for work.
+    sender_idle: IdleMode = IdleMode::Adaptive, "aeron.sender.idle.strategy", Idle;
+    /// How the receiver's thread waits for work.
+    receiver_idle: IdleMode = IdleMode::Adaptive, "aeron.receiver.idle.strategy", Idle;
+    /// How the one thread of shared mode waits for work.
+    shared_idle: IdleMode = IdleMode::Adaptive, "aeron.shared.idle.strategy", Idle;
+    /// How the network thread of shared-network mode waits for work.
+    sharednetwork_idle: IdleMode = IdleMode::Adaptive, "aeron.sharednetwork.idle.strategy", Idle;
+    /// Longest time an adaptive thread blocks in the kernel before it looks for work by itself.
+    idle_cap_ns: i64 = 4 * MILLISECOND, "fulmar.idle.cap",
+        Duration { min: 10 * MICROSECOND, max: SECOND, bare: 1 };
+    /// Processor of the conductor's thread, and of the one thread of shared mode.
+    conductor_cpu_affinity: Option<u32> = None, "aeron.conductor.cpu.affinity", CPU;
+    /// Processor of the sender's thread, and of the network thread of shared-network mode.
+    sender_cpu_affinity: Option<u32> = None, "aeron.sender.cpu.affinity", CPU;
+    /// Processor of the receiver's thread.
+    receiver_cpu_affinity: Option<u32> = None, "aeron.receiver.cpu.affinity", CPU;
+    /// Processor of the thread that does slow system calls.
+    driver_async_executor_cpu_affinity: Option<u32> = None, "aeron.driver.async.executor.cpu.affinity", CPU;
+
+    // Buffers of the CnC file and the loss report.
+    /// Length of the command ring from clients to the driver, trailer included.
+    conductor_buffer_length: usize = CONDUCTOR_BUFFER_MIN as usize, "aeron.conductor.buffer.length",
+        Length { min: CONDUCTOR_BUFFER_MIN, max: GIB + RING_TRAILER, shape: Shape::PowerOfTwoPlus(RING_TRAILER) };
+    /// Length of the broadcast buffer from the driver to clients, trailer included.
+    clients_buffer_length: usize = CLIENTS_BUFFER_MIN as usize, "aeron.clients.buffer.length",
+        Length {
+            min: CLIENTS_BUFFER_MIN,
+            max: GIB + BROADCAST_TRAILER,
+            shape: Shape::PowerOfTwoPlus(BROADCAST_TRAILER),
+        };
+    /// Length of the counter values, 128 bytes each; their metadata take four times as much.
+    counters_buffer_length: usize = 8 * MIB as usize, "aeron.counters.buffer.length",
+        Length { min: COUNTERS_BUFFER_MIN, max: COUNTERS_BUFFER_MAX, shape: Shape::AlignedTo(SECTION_ALIGNMENT) };
+    /// Length of the distinct error log.
+    error_buffer_length: usize = ERROR_BUFFER_MIN as usize, "aeron.error.buffer.length",
+        Length { min: ERROR_BUFFER_MIN, max: GIB, shape: Shape::AlignedTo(SECTION_ALIGNMENT) };
+    /// Length of the loss report, rounded up to a page.
+    loss_report_buffer_length: usize = MIB as usize, "aeron.loss.report.buffer.length",
+        Length { min: PAGE_SIZE_MIN, max: GIB, shape: Shape::Any };
+    /// Page size that file lengths are rounded up to.
+    file_page_size: i32 = 4 * KIB as i32, "aeron.file.page.size",
+        Length { min: PAGE_SIZE_MIN, max: PAGE_SIZE_MAX, shape: Shape::PowerOfTwo };
+
+    // Logs.
+    /// Length of a term of a network publication.
+    term_buffer_length: i32 = 16 * MIB as i32, "aeron.term.buffer.length", TERM_LENGTH;
+    /// Length of a term of an IPC publication.
+    ipc_term_buffer_length: i32 = 64 * MIB as i32, "aeron.ipc.term.buffer.length", TERM_LENGTH;
+    /// Creates logs sparse; off means that every block is allocated and touched at creation.
+    term_buffer_sparse_file: bool = true, "aeron.term.buffer.sparse.file", Bool;
+    /// Longest frame of a network publication, header included.
+    mtu_length: i32 = 1408, "aeron.mtu.length", MTU;
+    /// Longest frame of an IPC publication, header included.
+    ipc_mtu_length: i32 = 1408, "aeron.ipc.mtu.length", MTU;
+    /// How far a network publisher may be ahead of its receivers; 0 means half a term.
+    publication_term_window_length: i32 = 0, "aeron.publication.term.window.length", TERM_WINDOW;
+    /// How far an IPC publisher may be ahead of its subscribers; 0 means half a term.
+    ipc_publication_term_window_length: i32 = 0, "aeron.ipc.publication.term.window.length", TERM_WINDOW;
+    /// Compares the space left in the directory with each new log before creating it.
+    perform_storage_checks: bool = true, "aeron.perform.storage.checks", Bool;
+    /// Space left in the directory at which a warning is logged.
+    low_file_store_warning_threshold: u64 = 160 * MIB as u64, "aeron.low.file.store.warning.threshold",
+        Length { min: 0, max: i64::MAX, shape: Shape::Any };
+    /// Most bytes that all logs together may take; a log beyond it is refused. 0 means no limit.
+    log_budget: u64 = 0, "fulmar.log.budget", Length { min: 0, max: i64::MAX, shape: Shape::Any };
+
+    // Timeouts.
+    /// How old a driver's heartbeat may be before the driver counts as gone.
+    driver_timeout_ns: i64 = 10 * SECOND, "aeron.driver.timeout",
+        Duration { min: MILLISECOND, max: DURATION_MAX, bare: MILLISECOND };
+    /// How often the conductor checks clients and streams and stores its heartbeat.
+    timer_interval_ns: i64 = SECOND, "aeron.timer.interval", TIMEOUT;
+    /// How long a client may be silent before its resources are taken away.
+    client_liveness_timeout_ns: i64 = 10 * SECOND, "aeron.client.liveness.timeout", TIMEOUT;
+    /// How long a publisher may block a stream before the driver unblocks it.
+    publication_unblock_timeout_ns: i64 = 15 * SECOND, "aeron.publication.unblock.timeout", TIMEOUT;
+    /// Unblocks at once when the operating system says that the blocking client is dead.
+    early_unblock: bool = true, "fulmar.unblock.early", Bool;
+    /// How long a drained publication is kept.
+    publication_linger_timeout_ns: i64 = 5 * SECOND, "aeron.publication.linger.timeout", DELAY;
+    /// How long a publication stays connected without a status message.
+    publication_connection_timeout_ns: i64 = 5 * SECOND, "aeron.publication.connection.timeout", TIMEOUT;
+    /// How long an image lives without a packet, and the cool-down of a rejected IPC image.
+    image_liveness_timeout_ns: i64 = 10 * SECOND, "aeron.image.liveness.timeout", TIMEOUT;
+    /// How long the id of a freed counter is not used again.
+    counters_free_to_reuse_timeout_ns: i64 = SECOND, "aeron.counters.free.to.reuse.timeout", DELAY;
+    /// How long an untethered subscriber may be behind the window.
+    untethered_window_limit_timeout_ns: i64 = 5 * SECOND, "aeron.untethered.window.limit.timeout", TIMEOUT;
+    /// How long an untethered subscriber lingers after it was told; unset means the window limit timeout.
+    untethered_linger_timeout_ns: Option<i64> = None, "aeron.untethered.linger.timeout", Unset(TIMEOUT);
+    /// How long an untethered subscriber rests before it may join again.
+    untethered_resting_timeout_ns: i64 = 10 * SECOND, "aeron.untethered.resting.timeout", TIMEOUT;
+
+    // Behaviour.
+    /// Whether a subscriber holds publishers back when it is slow.
+    tether_subscriptions: bool = true, "aeron.tether.subscriptions", Bool;
+    /// Whether a stream is joined again after its image ended.
+    rejoin_stream: bool = true, "aeron.rejoin.stream", Bool;
+    /// Whether lost frames are asked for again; off means gaps are filled with padding.
+    reliable_stream: bool = true, "aeron.reliable.stream", Bool;
+    /// Whether a spy alone makes a publication connected.
+    spies_simulate_connection: bool = false, "aeron.spies.simulate.connection", Bool;
+    /// First of the session ids that are never chosen automatically.
+    publication_reserved_session_id_low: i32 = -1, "aeron.publication.reserved.session.id.low", ANY_I32;
+    /// Last of the session ids that are never chosen automatically.
+    publication_reserved_session_id_high: i32 = 1000, "aeron.publication.reserved.session.id.high", ANY_I32;
+    /// Whether a client may ask the driver to stop.
+    driver_termination_validator: TerminationValidator = TerminationValidator::Deny,
+        "aeron.driver.termination.validator", Name;
+    /// Accepted so that existing environments work; no feature depends on it.
+    enable_experimental_features: bool = false, "aeron.enable.experimental.features", Bool;
+
+    // Network: windows, timers, retransmission.
+    /// Receiver window before congestion control changes it.
+    initial_window_length: i32 = 128 * KIB as i32, "aeron.rcv.initial.window.length",
+        Length { min: FRAME_HEADER_LENGTH + FRAME_ALIGNMENT, max: TERM_LENGTH_MAX / 2, shape: Shape::Any };
+    /// How often a receiver sends a status message without another reason.
+    rcv_status_message_timeout_ns: i64 = 200 * MILLISECOND, "aeron.rcv.status.message.timeout", TIMEOUT;
+    /// Duty cycles of the sender per poll of its control socket.
+    send_to_status_poll_ratio: i32 = 6, "aeron.send.to.status.poll.ratio",
+        Number { min: 1, max: i32::MAX as i64, unit: "duty cycles" };
+    /// Receive buffer of sockets; 0 leaves the system's default.
+    socket_so_rcvbuf: i32 = 128 * KIB as i32, "aeron.socket.so_rcvbuf", SOCKET_BUFFER;
+    /// Send buffer of sockets; 0 leaves the system's default.
+    socket_so_sndbuf: i32 = 0, "aeron.socket.so_sndbuf", SOCKET_BUFFER;
+    /// Time to live of multicast datagrams; 0 leaves the system's default.
+    socket_multicast_ttl: i32 = 0, "aeron.socket.multicast.ttl", Number { min: 0, max: 255, unit: "hops" };
+    /// How long a unicast receiver waits before it asks for lost frames.
+    nak_unicast_delay_ns: i64 = MICROSECOND, "aeron.nak.unicast.delay", Duration::at_least(MICROSECOND);
+    /// A unicast receiver asks again after this many times the delay.
+    nak_unicast_retry_delay_ratio: i32 = 100, "aeron.nak.unicast.retry.delay.ratio",
+        Number { min: 1, max: 1_000_000, unit: "times the delay" };
+    /// Estimated number of receivers of a multicast group, for spreading their requests.
+    nak_multicast_group_size: i32 = 10, "aeron.nak.multicast.group.size",
+        Number { min: 1, max: 1_000_000, unit: "receivers" };
+    /// Longest random wait of a multicast receiver before it asks for lost frames.
+    nak_multicast_max_backoff_ns: i64 = 10 * MILLISECOND, "aeron.nak.multicast.max.backoff",
+        Duration::at_least(MICROSECOND);
+    /// How long the sender waits before it sends lost frames again.
+    retransmit_unicast_delay_ns: i64 = 0, "aeron.retransmit.unicast.delay", DELAY;
+    /// How long the sender ignores repeated requests for frames it sent again.
+    retransmit_unicast_linger_ns: i64 = 10 * MILLISECOND, "aeron.retransmit.unicast.linger", DELAY;
+    /// Retransmissions of one group publication at a time.
+    max_resend: i32 = 16, "aeron.max.resend", Number { min: 1, max: MAX_RESEND_MAX, unit: "retransmissions" };
+    /// Retransmit window of unicast flow control, in receiver windows.
+    unicast_flow_control_rrwm: i32 = 16, "aeron.unicast.flow.control.rrwm",
+        Number { min: 1, max: 1_000_000, unit: "receiver windows" };
+    /// Retransmit window of multicast flow control, in receiver windows.
+    multicast_flow_control_rrwm: i32 = 4, "aeron.multicast.flow.control.rrwm",
+        Number { min: 1, max: 1_000_000, unit: "receiver windows" };
+    /// Datagrams per publication and send pass.
+    network_publication_max_messages_per_send: i32 = 4, "aeron.network.publication.max.messages.per.send",
+        Number { min: 1, max: 16, unit: "datagrams" };
+    /// Datagrams per receive call.
+    receiver_io_vector_capacity: i32 = 4, "aeron.receiver.io.vector.capacity",
+        Number { min: 1, max: 16, unit: "datagrams" };
+    /// Which system calls move datagrams.
+    io: IoBackend = IoBackend::Mmsg, "fulmar.io", Name;
+
+    // Network: flow and congestion control, groups.
+    /// Flow control of multicast and multi-destination channels that name none.
+    multicast_flow_control_strategy: String = "max".to_owned(), "aeron.multicast.flow.control.strategy"
+        also "aeron.multicast.flowcontrol.supplier", Text::of("name");
+    /// Flow control of unicast channels.
+    unicast_flow_control_strategy: String = "unicast".to_owned(), "aeron.unicast.flow.control.strategy"
+        also "aeron.unicast.flowcontrol.supplier", Text::of("name");
+    /// Congestion control; `default` follows the channel's `cc`.
+    congestion_control_supplier: String = "default".to_owned(), "aeron.congestioncontrol.supplier",
+        Text::of("name");
+    /// How long a silent receiver counts for flow control.
+    flow_control_receiver_timeout_ns: i64 = 5 * SECOND, "aeron.flow.control.receiver.timeout", TIMEOUT;
+    /// Group tag that tagged flow control follows.
+    flow_control_group_tag: i64 = -1, "aeron.flow.control.group.tag",
+        Number { min: i64::MIN, max: i64::MAX, unit: "number" };
+    /// Receivers that have to be there before a group publication is connected.
+    flow_control_group_min_size: i32 = 0, "aeron.flow.control.group.min.size"
+        also "aeron.flow.control.group.receiver.min.size",
+        Number { min: 0, max: i32::MAX as i64, unit: "receivers" };
+    /// Group tag that this driver's receivers send.
+    receiver_group_tag: Option<i64> = None, "aeron.receiver.group.tag",
+        Unset(Number { min: i64::MIN, max: i64::MAX, unit: "number" });
+    /// Whether receivers treat a stream as a group.
+    receiver_group_consideration: ReceiverGroup = ReceiverGroup::Infer, "aeron.receiver.group.consideration", Name;
+    /// Most sessions of one stream that a receiver takes.
+    driver_stream_session_limit: i32 = i32::MAX, "aeron.driver.stream.session.limit",
+        Number { min: 1, max: i32::MAX as i64, unit: "sessions" };
+
+    // Network: sockets and names.
+    /// Ports the sender takes when a channel's port is 0; used with an explicit control address only.
+    sender_wildcard_port_range: Option<(u16, u16)> = None, "aeron.sender.wildcard.port.range", PortRange;
+    /// Ports the receiver takes when a channel's port is 0.
+    receiver_wildcard_port_range: Option<(u16, u16)> = None, "aeron.receiver.wildcard.port.range", PortRange;
+    /// Connects unicast send sockets, so that the system reports unreachable receivers.
+    driver_connect: bool = true, "aeron.driver.connect", Bool;
+    /// How often names of silent endpoints are looked up again; 0 means never.
+    driver_reresolution_check_interval_ns: i64 = SECOND, "aeron.driver.reresolution.check.interval", DELAY;
+    /// Where names are looked up: `default`, `driver` (gossip between drivers) or a csv table.
+    name_resolver_supplier: String = "default".to_owned(), "aeron.name.resolver.supplier", Text::of("name");
+    /// Name of this driver among drivers that resolve names for each other.
+    driver_resolver_name: String = String::new(), "aeron.driver.resolver.name", Text::of("name");
+    /// Address and port where this driver gossips names.
+    driver_resolver_interface: String = String::new(), "aeron.driver.resolver.interface", Text::of("host:port");
+    /// Neighbours to start gossiping with, separated by commas.
+    driver_resolver_bootstrap_neighbor: String = String::new(), "aeron.driver.resolver.bootstrap.neighbor",
+        Text::of("list of host:port");
+    /// How often this driver announces its own name.
+    driver_resolver_self_resolution_interval_ns: i64 = SECOND, "aeron.driver.resolver.self.resolution.interval",
+        TIMEOUT;
+    /// How often this driver passes on the names it knows.
+    driver_resolver_neighbor_resolution_interval_ns: i64 = 2 * SECOND,
+        "aeron.driver.resolver.neighbor.resolution.interval", TIMEOUT;
+    /// How long a silent neighbour and the names it gave are remembered.
+    driver_resolver_neighbor_timeout_ns: i64 = 10 * SECOND, "aeron.driver.resolver.neighbor.timeout", TIMEOUT;
+    /// How often the bootstrap neighbours are looked up again.
+    driver_resolver_bootstrap_neighbor_resolution_interval_ns: i64 = 10 * SECOND,
+        "aeron.driver.resolver.bootstrap.neighbor.resolution.interval", TIMEOUT;
+
+    // Network: loss for tests.
+    /// Interceptors of incoming datagrams, separated by commas; `loss` drops some, for tests.
+    udp_channel_incoming_interceptors: String = String::new(), "aeron.udp.channel.incoming.interceptors",
+        Text::of("list of names");
+    /// Interceptors of outgoing datagrams, separated by commas.
+    udp_channel_outgoing_interceptors: String = String::new(), "aeron.udp.channel.outgoing.interceptors",
+        Text::of("list of names");
+    /// What the `loss` interceptor drops, as `rate=0.1|seed=1234|recv-msg-mask=0xF`.
+    udp_channel_transport_bindings_loss_args: String = String::new(),
+        "aeron.udp.channel.transport.bindings.loss.args", Text::of("parameters");
+    /// What the `fixed-loss` interceptor drops.
+    udp_channel_transport_bindings_fixed_loss_args: String = String::new(),
+        "aeron.udp.channel.transport.bindings.fixed.loss.args", Text::of("parameters");
+    /// What the `multi-gap-loss` interceptor drops.
+    udp_channel_transport_bindings_multi_gap_loss_args: String = String::new(),
+        "aeron.udp.channel.transport.bindings.multi.gap.loss.args", Text::of("parameters");
+}
