@@ -101,23 +101,6 @@ impl Choice for IoBackend {
     const NAMES: &'static [(&'static str, Self)] = &[("mmsg", Self::Mmsg), ("uring", Self::Uring)];
 }
 
-/// How a thread waits when its agents have no work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdleMode {
-    /// Spins while busy, blocks in the kernel when quiet.
-    Adaptive,
-    /// Spins with a processor hint.
-    Spin,
-    /// Yields the processor.
-    Yield,
-    /// Spins, then yields, then parks for growing periods.
-    Backoff,
-    /// Sleeps for this many nanoseconds.
-    Sleep(i64),
-    /// Does nothing between duty cycles.
-    Noop,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,7 +104,7 @@ impl DriverContext {
             values.publication_reserved_session_id_low <= values.publication_reserved_session_id_high,
             "aeron.publication.reserved.session.id.low is above aeron.publication.reserved.session.id.high",
         )?;
-        let page_size = values.file_page_size as i64;
+        let page_size = i64::from(values.file_page_size);
         let counters_metadata_length = values.counters_buffer_length * COUNTERS_METADATA_FACTOR as usize;
         let cnc_length = cnc_length(&values, page_size)?;
         let page_size = page_size as usize;

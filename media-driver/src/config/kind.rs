@@ -2,7 +2,9 @@
 //! bounds is moved to the nearest bound and the caller gets a note to pass on as a warning; text that is no value, or
 //! a number that can not be repaired that way (a length that is no power of two), is an error.
 
-use super::choice::{Choice, IdleMode};
+use fulmar::agent::IdleMode;
+
+use super::choice::Choice;
 use super::limits::{DURATION_MAX, GIB, KIB, MIB, MICROSECOND, MILLISECOND, SECOND, TEXT_MAX};
 
 /// A value and, if it is not what the text said, why.
@@ -354,27 +356,24 @@ pub struct Idle;
 
 impl Kind<IdleMode> for Idle {
     fn parse(&self, text: &str) -> Result<Parsed<IdleMode>, String> {
-        parse_idle(text).map(exactly)
+        let value = text
+            .parse()
+            .map_err(|_| format!("is none of {}", self.bounds()))?;
+        self.check(&value)?;
+        Ok(exactly(value))
     }
 
     fn check(&self, value: &IdleMode) -> Result<(), String> {
         match value {
-            IdleMode::Sleep(nanos) if !(1..=SECOND).contains(nanos) => {
-                Err("sleeps outside 1ns to 1s".to_owned())
+            IdleMode::Sleep(nanos) if !(1..=SECOND as u64).contains(nanos) => {
+                Err("sleeps for less than 1ns or more than 1s".to_owned())
             }
             _ => Ok(()),
         }
     }
 
     fn show(&self, value: &IdleMode) -> String {
-        match value {
-            IdleMode::Adaptive => "adaptive".to_owned(),
-            IdleMode::Spin => "spin".to_owned(),
-            IdleMode::Yield => "yield".to_owned(),
-            IdleMode::Backoff => "backoff".to_owned(),
-            IdleMode::Sleep(nanos) => format!("sleep-{}", show_duration(*nanos)),
-            IdleMode::Noop => "noop".to_owned(),
-        }
+        value.to_string()
     }
 
     fn unit(&self) -> &'static str {
@@ -382,7 +381,7 @@ impl Kind<IdleMode> for Idle {
     }
 
     fn bounds(&self) -> String {
-        "adaptive, spin, yield, backoff, sleep, sleep-DURATION (1ns to 1s), noop".to_owned()
+        "adaptive, spin, yield, backoff, sleep, sleep:TIME (1ns to 1s), noop".to_owned()
     }
 }
 
@@ -589,36 +588,6 @@ fn show_in_units(value: i64, units: &[(i64, &str)], smallest: &str) -> String {
         || format!("{value}{smallest}"),
         |(factor, suffix)| format!("{}{suffix}", value / factor),
     )
-}
-
-/// The idle mode that `text` names. Aeron's short names and the class names of its strategies, with or without the
-/// package, are read too.
-fn parse_idle(text: &str) -> Result<IdleMode, String> {
-    let reason = || format!("is none of {}", Idle.bounds());
-    let folded = text.trim().to_ascii_lowercase().replace('_', "-");
-    if let Some(period) = folded
-        .strip_prefix("sleep-")
-        .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    {
-        let mode = IdleMode::Sleep(parse_duration(period, 1)?);
-        Idle.check(&mode)?;
-        return Ok(mode);
-    }
-    let class = folded.rsplit('.').next().unwrap_or_default();
-    match class
-        .strip_suffix("idlestrategy")
-        .unwrap_or(class)
-        .replace('-', "")
-        .as_str()
-    {
-        "adaptive" => Ok(IdleMode::Adaptive),
-        "spin" | "spinning" | "busyspin" => Ok(IdleMode::Spin),
-        "yield" | "yielding" => Ok(IdleMode::Yield),
-        "backoff" => Ok(IdleMode::Backoff),
-        "sleep" | "sleeping" | "sleepns" | "sleepingmillis" => Ok(IdleMode::Sleep(MILLISECOND)),
-        "noop" => Ok(IdleMode::Noop),
-        _ => Err(reason()),
-    }
 }
 
 fn split_number(text: &str) -> Result<(i64, &str), String> {

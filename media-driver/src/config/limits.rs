@@ -9,6 +9,11 @@ pub const MIB: i64 = 1024 * KIB;
 /// One gibibyte, bytes.
 pub const GIB: i64 = 1024 * MIB;
 
+/// Least 32-bit number, as the kinds of settings count.
+pub const I32_MIN: i64 = -I32_MAX - 1;
+/// Greatest 32-bit number, as the kinds of settings count.
+pub const I32_MAX: i64 = 0x7fff_ffff;
+
 /// One microsecond, nanoseconds.
 pub const MICROSECOND: i64 = 1_000;
 /// One millisecond, nanoseconds.
@@ -74,4 +79,4 @@ const _: () = assert!(ERROR_BUFFER_MIN % SECTION_ALIGNMENT == 0);
 // A term of the least length holds a window of the largest MTU's order: half a term is never below one MTU's header.
 const _: () = assert!(TERM_LENGTH_MIN / 2 > FRAME_HEADER_LENGTH);
 // Offsets in a log of three longest terms do not fit i32, single terms do.
-const _: () = assert!(TERM_LENGTH_MAX <= i32::MAX as i64);
+const _: () = assert!(TERM_LENGTH_MAX <= I32_MAX);

@@ -14,7 +14,7 @@ pub mod limits;
 pub mod settings;
 pub mod sources;
 
-pub use choice::{IdleMode, IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
+pub use choice::{IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
 pub use context::{ConfigError, DriverContext};
 pub use default_directory::default_directory;
 pub use settings::{DriverValues, Setting, TABLE};

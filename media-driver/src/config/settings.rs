@@ -1,14 +1,16 @@
 //! The table of settings. A row gives the field of [`DriverValues`], its type, the key, the default, the kind (which
 //! holds unit and bounds) and one line of documentation; everything else about a setting is derived from its row.
 
-use super::choice::{IdleMode, IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
+use fulmar::agent::IdleMode;
+
+use super::choice::{IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
 use super::default_directory::default_directory;
 use super::kind::{Bool, Duration, Idle, Kind, Length, Name, Number, PortRange, Shape, Text, Unset};
 use super::limits::{
     BROADCAST_TRAILER, CLIENTS_BUFFER_MIN, CONDUCTOR_BUFFER_MIN, COUNTERS_BUFFER_MAX, COUNTERS_BUFFER_MIN,
-    DIRECTORY_NAME_MAX, DURATION_MAX, ERROR_BUFFER_MIN, FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, GIB, KIB,
-    MAX_RESEND_MAX, MIB, MICROSECOND, MILLISECOND, MTU_MAX, PAGE_SIZE_MAX, PAGE_SIZE_MIN, RING_TRAILER,
-    SECOND, SECTION_ALIGNMENT, TERM_LENGTH_MAX, TERM_LENGTH_MIN,
+    DIRECTORY_NAME_MAX, DURATION_MAX, ERROR_BUFFER_MIN, FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, GIB, I32_MAX,
+    I32_MIN, KIB, MAX_RESEND_MAX, MIB, MICROSECOND, MILLISECOND, MTU_MAX, PAGE_SIZE_MAX, PAGE_SIZE_MIN,
+    RING_TRAILER, SECOND, SECTION_ALIGNMENT, TERM_LENGTH_MAX, TERM_LENGTH_MIN,
 };
 
 /// One row of the table of settings.
@@ -122,8 +124,8 @@ const CPU: Unset<Number> = Unset(Number {
     unit: "processor number",
 });
 const ANY_I32: Number = Number {
-    min: i32::MIN as i64,
-    max: i32::MAX as i64,
+    min: I32_MIN,
+    max: I32_MAX,
     unit: "number",
 };
 
@@ -271,7 +273,7 @@ settings! {
     rcv_status_message_timeout_ns: i64 = 200 * MILLISECOND, "aeron.rcv.status.message.timeout", TIMEOUT;
     /// Duty cycles of the sender per poll of its control socket.
     send_to_status_poll_ratio: i32 = 6, "aeron.send.to.status.poll.ratio",
-        Number { min: 1, max: i32::MAX as i64, unit: "duty cycles" };
+        Number { min: 1, max: I32_MAX, unit: "duty cycles" };
     /// Receive buffer of sockets; 0 leaves the system's default.
     socket_so_rcvbuf: i32 = 128 * KIB as i32, "aeron.socket.so_rcvbuf", SOCKET_BUFFER;
     /// Send buffer of sockets; 0 leaves the system's default.
@@ -328,7 +330,7 @@ settings! {
     /// Receivers that have to be there before a group publication is connected.
     flow_control_group_min_size: i32 = 0, "aeron.flow.control.group.min.size"
         also "aeron.flow.control.group.receiver.min.size",
-        Number { min: 0, max: i32::MAX as i64, unit: "receivers" };
+        Number { min: 0, max: I32_MAX, unit: "receivers" };
     /// Group tag that this driver's receivers send.
     receiver_group_tag: Option<i64> = None, "aeron.receiver.group.tag",
         Unset(Number { min: i64::MIN, max: i64::MAX, unit: "number" });
@@ -336,7 +338,7 @@ settings! {
     receiver_group_consideration: ReceiverGroup = ReceiverGroup::Infer, "aeron.receiver.group.consideration", Name;
     /// Most sessions of one stream that a receiver takes.
     driver_stream_session_limit: i32 = i32::MAX, "aeron.driver.stream.session.limit",
-        Number { min: 1, max: i32::MAX as i64, unit: "sessions" };
+        Number { min: 1, max: I32_MAX, unit: "sessions" };
 
     // Network: sockets and names.
     /// Ports the sender takes when a channel's port is 0; used with an explicit control address only.
