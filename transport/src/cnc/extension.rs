@@ -1,0 +1,732 @@
+//! `fulmar.dat`, beside the CnC file: who the processes behind the client ids are, and what each concurrent
+//! publication has in flight. Made by our driver only; clients of other makes never see it, and ours work without it.
+//!
+//! ```text
+//!    0 i64 magic, stored last            128 doorbell of the driver, 128 bytes
+//!    8 i32 version                       256 zero
+//!   12 i32 client slots                 1024 client slots, 128 bytes each:
+//!   16 i32 owner slots                          0 i64 client id    8 i64 pid   16 i64 start ticks  24 i64 namespace
+//!   24 i64 driver pid                        then owner slots, 128 bytes each:
+//!   32 i64 driver start ticks                   0 i64 owner tag    8 i64 client id   16 i64 log registration id
+//!   40 i64 driver start, epoch ms              64 i64 window word 72 i64 in-flight length
+//!   48 i64 driver namespace
+//! ```
+//!
+//! The first word of a slot says what it is: 0 free, -1 being filled in, -2 retired, otherwise taken. It is stored
+//! last, so that the rest is complete once it is seen. A slot is retired, not freed, when its client was given up on
+//! but its process may still run: a process that was only stopped would go on storing into its slots when it is
+//! resumed, and must not hit the next owner's. Retired slots come free when the process is known to be dead.
+
+use core::cell::Cell;
+use core::marker::PhantomData;
+
+use crate::agent::doorbell::DOORBELL_LENGTH;
+use crate::agent::{Doorbell, ProcessId};
+use crate::bits::align;
+use crate::id::{ClientId, RegistrationId};
+use crate::memory::{AtomicBuffer, Region, View};
+use crate::time::EpochMs;
+
+/// Name of the file in the driver's directory.
+pub const FILE_NAME: &str = "fulmar.dat";
+/// First word of a complete file.
+pub const MAGIC: i64 = i64::from_le_bytes(*b"fulmar\0\x01");
+/// Version of the layout.
+pub const VERSION: i32 = 1;
+/// Client slots of a new file.
+pub const CLIENT_SLOTS: usize = 256;
+/// Owner slots of a new file.
+pub const OWNER_SLOTS: usize = 4096;
+/// Length of a new file.
+pub const FILE_LENGTH: usize = align(SLOTS_OFFSET + (CLIENT_SLOTS + OWNER_SLOTS) * SLOT_LENGTH, 4096);
+
+const MAGIC_OFFSET: usize = 0;
+const VERSION_OFFSET: usize = 8;
+const CLIENT_SLOTS_OFFSET: usize = 12;
+const OWNER_SLOTS_OFFSET: usize = 16;
+const DRIVER_PID_OFFSET: usize = 24;
+const DRIVER_START_TICKS_OFFSET: usize = 32;
+const DRIVER_START_OFFSET: usize = 40;
+const DRIVER_NAMESPACE_OFFSET: usize = 48;
+const DOORBELL_OFFSET: usize = 128;
+const SLOTS_OFFSET: usize = 1024;
+const SLOT_LENGTH: usize = 128;
+/// More slots than this in a header are nonsense.
+const SLOTS_MAX: usize = 1 << 16;
+
+const CLIENT_ID: usize = 0;
+const CLIENT_PID: usize = 8;
+const CLIENT_START_TICKS: usize = 16;
+const CLIENT_NAMESPACE: usize = 24;
+
+const OWNER_TAG: usize = 0;
+const OWNER_CLIENT_ID: usize = 8;
+const OWNER_REGISTRATION_ID: usize = 16;
+const OWNER_WINDOW: usize = 64;
+const OWNER_LENGTH: usize = 72;
+
+const FREE: i64 = 0;
+const RESERVED: i64 = -1;
+const RETIRED: i64 = -2;
+
+const WINDOW_NONE: i64 = 0;
+const WINDOW_RESERVING: i64 = 1;
+/// Set in the window word beside the position, which is a multiple of 32.
+const WINDOW_IN_FLIGHT: i64 = 2;
+
+const _: () = assert!(DOORBELL_OFFSET + DOORBELL_LENGTH <= SLOTS_OFFSET);
+const _: () = assert!(DRIVER_NAMESPACE_OFFSET + 8 <= DOORBELL_OFFSET);
+const _: () = assert!(OWNER_LENGTH + 8 <= SLOT_LENGTH);
+
+/// Why a file is no extension of the driver at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExtensionError {
+    /// Too short for its header or for the tables that the header names.
+    #[error("the extension file has {length} bytes and needs {needed}")]
+    TooShort {
+        /// Length of the file.
+        length: usize,
+        /// Length that is needed.
+        needed: usize,
+    },
+    /// No extension file, or not complete yet.
+    #[error("the extension file does not start with its magic number")]
+    NotReady,
+    /// A layout we do not know.
+    #[error("the extension file has version {0}")]
+    VersionMismatch(i32),
+    /// Table sizes that can not be.
+    #[error("the extension file claims {clients} client slots and {owners} owner slots")]
+    BadTables {
+        /// Client slots claimed.
+        clients: i32,
+        /// Owner slots claimed.
+        owners: i32,
+    },
+    /// It belongs to an earlier or later run than the CnC file.
+    #[error("the extension file belongs to the driver started at {found} ms, not to that of {expected} ms")]
+    OtherDriver {
+        /// Start of the driver that made the file, epoch ms.
+        found: i64,
+        /// Start of the driver in the CnC file, epoch ms.
+        expected: i64,
+    },
+}
+
+/// The extension file, mapped. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    view: View,
+    client_slots: usize,
+    owner_slots: usize,
+}
+
+/// An attached client and its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientRecord {
+    /// The client.
+    pub client_id: ClientId,
+    /// The process it lives in, as the client says.
+    pub process: ProcessId,
+}
+
+/// What one handle of a concurrent publication is doing to its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerRecord {
+    /// The tag that the handle's claims carry in their reserved value.
+    pub tag: i64,
+    /// The client that owns the handle.
+    pub client_id: ClientId,
+    /// The log it appends to.
+    pub registration_id: RegistrationId,
+    /// What is in flight.
+    pub window: Window,
+}
+
+/// The part of a log that a handle has reserved and not yet committed. Numbers come from another process and are not
+/// checked against the log here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// Nothing.
+    None,
+    /// About to reserve, or just reserved: the tail may have been moved without a record of where.
+    Reserving,
+    /// `[position, position + length)` is reserved.
+    InFlight {
+        /// Where it starts, bytes from the start of the stream.
+        position: i64,
+        /// Bytes.
+        length: i64,
+    },
+}
+
+impl Extension {
+    /// Writes the header into a region of [`FILE_LENGTH`] zero bytes. `start` is the start time that the driver also
+    /// puts into its CnC file.
+    ///
+    /// # Errors
+    /// [`ExtensionError::TooShort`] for a shorter region.
+    pub fn create(region: &Region, driver: ProcessId, start: EpochMs) -> Result<Self, ExtensionError> {
+        if region.len() < FILE_LENGTH {
+            return Err(ExtensionError::TooShort {
+                length: region.len(),
+                needed: FILE_LENGTH,
+            });
+        }
+        let view = region.as_view();
+        view.store_relaxed_i32(VERSION_OFFSET, VERSION);
+        view.store_relaxed_i32(CLIENT_SLOTS_OFFSET, CLIENT_SLOTS as i32);
+        view.store_relaxed_i32(OWNER_SLOTS_OFFSET, OWNER_SLOTS as i32);
+        view.store_relaxed_i64(DRIVER_PID_OFFSET, driver.pid);
+        view.store_relaxed_i64(DRIVER_START_TICKS_OFFSET, driver.start_time_ticks.cast_signed());
+        view.store_relaxed_i64(DRIVER_START_OFFSET, start.0);
+        view.store_relaxed_i64(DRIVER_NAMESPACE_OFFSET, driver.namespace.cast_signed());
+        // SYNC extension-magic: the header is complete once the magic is there.
+        view.store_release_i64(MAGIC_OFFSET, MAGIC);
+        Ok(Self {
+            view,
+            client_slots: CLIENT_SLOTS,
+            owner_slots: OWNER_SLOTS,
+        })
+    }
+
+    /// Opens what a driver made. `cnc_start` is the start time in the CnC file that was opened before: an extension
+    /// of another run is refused.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it; the caller then works without.
+    pub fn open(region: &Region, cnc_start: EpochMs) -> Result<Self, ExtensionError> {
+        let length = region.len();
+        let too_short = |needed| ExtensionError::TooShort { length, needed };
+        if length < SLOTS_OFFSET {
+            return Err(too_short(SLOTS_OFFSET));
+        }
+        let view = region.as_view();
+        // SYNC extension-magic: the header is complete.
+        if view.load_acquire_i64(MAGIC_OFFSET) != MAGIC {
+            return Err(ExtensionError::NotReady);
+        }
+        let version = view.load_relaxed_i32(VERSION_OFFSET);
+        if version != VERSION {
+            return Err(ExtensionError::VersionMismatch(version));
+        }
+        let clients = view.load_relaxed_i32(CLIENT_SLOTS_OFFSET);
+        let owners = view.load_relaxed_i32(OWNER_SLOTS_OFFSET);
+        let slots = |count: i32| {
+            usize::try_from(count)
+                .ok()
+                .filter(|count| (1..=SLOTS_MAX).contains(count))
+        };
+        let (Some(client_slots), Some(owner_slots)) = (slots(clients), slots(owners)) else {
+            return Err(ExtensionError::BadTables { clients, owners });
+        };
+        let needed = SLOTS_OFFSET + (client_slots + owner_slots) * SLOT_LENGTH;
+        if length < needed {
+            return Err(too_short(needed));
+        }
+        let found = view.load_relaxed_i64(DRIVER_START_OFFSET);
+        if found != cnc_start.0 {
+            return Err(ExtensionError::OtherDriver {
+                found,
+                expected: cnc_start.0,
+            });
+        }
+        Ok(Self {
+            view,
+            client_slots,
+            owner_slots,
+        })
+    }
+
+    /// The driver's process, as it wrote it.
+    #[must_use]
+    pub fn driver(&self) -> ProcessId {
+        ProcessId {
+            pid: self.view.load_relaxed_i64(DRIVER_PID_OFFSET),
+            start_time_ticks: self
+                .view
+                .load_relaxed_i64(DRIVER_START_TICKS_OFFSET)
+                .cast_unsigned(),
+            namespace: self
+                .view
+                .load_relaxed_i64(DRIVER_NAMESPACE_OFFSET)
+                .cast_unsigned(),
+        }
+    }
+
+    /// The doorbell that wakes the driver.
+    #[must_use]
+    pub fn doorbell(&self) -> Doorbell {
+        Doorbell::new(self.view.slice(DOORBELL_OFFSET, DOORBELL_LENGTH))
+    }
+
+    /// The region, to ask whether it was damaged.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        self.view.region()
+    }
+
+    /// Tells the driver which process a client lives in. `None` when the table is full: the driver then relies on
+    /// the client's heartbeat alone.
+    #[must_use]
+    pub fn claim_client_slot(&self, client_id: ClientId, process: ProcessId) -> Option<ClientSlot> {
+        let slot = self.claim(self.client_table(), client_id.0, |slot| {
+            slot.store_relaxed_i64(CLIENT_PID, process.pid);
+            slot.store_relaxed_i64(CLIENT_START_TICKS, process.start_time_ticks.cast_signed());
+            slot.store_relaxed_i64(CLIENT_NAMESPACE, process.namespace.cast_signed());
+        })?;
+        Some(ClientSlot { slot, client_id })
+    }
+
+    /// Takes a slot for one handle of a concurrent publication. `None` when the table is full or the tag is one of
+    /// the reserved values: the handle then works without, and a death in the middle of its append is repaired by
+    /// the slow timeout.
+    #[must_use]
+    pub fn claim_owner_slot(
+        &self,
+        client_id: ClientId,
+        tag: i64,
+        registration_id: RegistrationId,
+    ) -> Option<OwnerSlot> {
+        let slot = self.claim(self.owner_table(), tag, |slot| {
+            slot.store_relaxed_i64(OWNER_CLIENT_ID, client_id.0);
+            slot.store_relaxed_i64(OWNER_REGISTRATION_ID, registration_id.0);
+            slot.store_relaxed_i64(OWNER_LENGTH, 0);
+            slot.store_relaxed_i64(OWNER_WINDOW, WINDOW_NONE);
+        })?;
+        Some(OwnerSlot {
+            slot,
+            tag,
+            one_thread: PhantomData,
+        })
+    }
+
+    /// The attached clients.
+    pub fn clients(&self) -> impl Iterator<Item = ClientRecord> + '_ {
+        self.slots(self.client_table()).filter_map(|slot| {
+            // SYNC extension-slot: the slot is complete.
+            let id = slot.load_acquire_i64(CLIENT_ID);
+            is_taken(id).then(|| ClientRecord {
+                client_id: ClientId(id),
+                process: process_of(&slot),
+            })
+        })
+    }
+
+    /// The handles of concurrent publications; retired ones are left out, as what they say can no longer be repaired
+    /// at once: their process may still be writing.
+    pub fn owners(&self) -> impl Iterator<Item = OwnerRecord> + '_ {
+        self.slots(self.owner_table()).filter_map(|slot| {
+            // SYNC extension-slot: the slot is complete.
+            let tag = slot.load_acquire_i64(OWNER_TAG);
+            is_taken(tag).then(|| OwnerRecord {
+                tag,
+                client_id: ClientId(slot.load_relaxed_i64(OWNER_CLIENT_ID)),
+                registration_id: RegistrationId(slot.load_relaxed_i64(OWNER_REGISTRATION_ID)),
+                window: window_of(&slot),
+            })
+        })
+    }
+
+    /// Frees the slots of a client whose process is dead, or that has closed. For the driver, once it has repaired
+    /// the logs.
+    pub fn free_slots_of(&self, client_id: ClientId) {
+        self.for_slots_of(client_id, clear);
+    }
+
+    /// Takes the slots of a client out of use whose process may still run. For the driver, when it times out a
+    /// client without knowing that it is dead.
+    pub fn retire_slots_of(&self, client_id: ClientId) {
+        // The process stays in the client slot, the client id in the owner slots: `free_retired` needs both.
+        self.for_slots_of(client_id, |slot, word| {
+            let _ = slot.compare_exchange_i64(0, word, RETIRED);
+        });
+    }
+
+    /// Frees retired slots of processes that are dead by now. Owner slots follow the client slots; when no retired
+    /// client is left, no owner slot stays retired.
+    pub fn free_retired(&self, is_dead: impl Fn(ProcessId) -> bool) {
+        let mut left = false;
+        for slot in self.slots(self.client_table()) {
+            if slot.load_acquire_i64(CLIENT_ID) != RETIRED {
+                continue;
+            }
+            if is_dead(process_of(&slot)) {
+                clear(&slot, RETIRED);
+            } else {
+                left = true;
+            }
+        }
+        if left {
+            return;
+        }
+        for slot in self.slots(self.owner_table()) {
+            if slot.load_acquire_i64(OWNER_TAG) == RETIRED {
+                clear(&slot, RETIRED);
+            }
+        }
+    }
+
+    fn client_table(&self) -> (usize, usize) {
+        (SLOTS_OFFSET, self.client_slots)
+    }
+
+    fn owner_table(&self) -> (usize, usize) {
+        (SLOTS_OFFSET + self.client_slots * SLOT_LENGTH, self.owner_slots)
+    }
+
+    fn slots(&self, (start, count): (usize, usize)) -> impl Iterator<Item = View> + '_ {
+        (0..count).map(move |index| self.view.slice(start + index * SLOT_LENGTH, SLOT_LENGTH))
+    }
+
+    fn for_slots_of(&self, client_id: ClientId, action: impl Fn(&View, i64)) {
+        for slot in self.slots(self.owner_table()) {
+            let tag = slot.load_acquire_i64(OWNER_TAG);
+            if is_taken(tag) && slot.load_relaxed_i64(OWNER_CLIENT_ID) == client_id.0 {
+                action(&slot, tag);
+            }
+        }
+        for slot in self.slots(self.client_table()) {
+            if is_taken(client_id.0) && slot.load_acquire_i64(CLIENT_ID) == client_id.0 {
+                action(&slot, client_id.0);
+            }
+        }
+    }
+
+    fn claim(&self, table: (usize, usize), word: i64, fill: impl Fn(&View)) -> Option<View> {
+        if !is_taken(word) {
+            return None;
+        }
+        for slot in self.slots(table) {
+            if slot.load_relaxed_i64(0) == FREE && slot.compare_exchange_i64(0, FREE, RESERVED).is_ok() {
+                fill(&slot);
+                // SYNC extension-slot: the slot is complete once its first word is.
+                slot.store_release_i64(0, word);
+                return Some(slot);
+            }
+        }
+        None
+    }
+}
+
+/// The tag of the `handle`-th publication handle of a client: unique among live handles, and no reserved value.
+#[must_use]
+pub const fn owner_tag(client_id: ClientId, handle: u32) -> i64 {
+    let tag = (client_id.0 << 24) ^ handle as i64;
+    match tag {
+        FREE | RESERVED | RETIRED => i64::MIN,
+        tag => tag,
+    }
+}
+
+/// A client's entry, freed on drop.
+#[derive(Debug)]
+pub struct ClientSlot {
+    slot: View,
+    client_id: ClientId,
+}
+
+impl Drop for ClientSlot {
+    fn drop(&mut self) {
+        clear(&self.slot, self.client_id.0);
+    }
+}
+
+/// Where one handle of a concurrent publication notes what it has in flight, so that the driver can repair the log
+/// at once should the process die. Used by one thread at a time; freed on drop when nothing is in flight.
+#[derive(Debug)]
+pub struct OwnerSlot {
+    slot: View,
+    tag: i64,
+    one_thread: PhantomData<Cell<()>>,
+}
+
+impl OwnerSlot {
+    /// The tag.
+    #[must_use]
+    pub fn tag(&self) -> i64 {
+        self.tag
+    }
+
+    /// Comes before the tail is moved.
+    #[inline(always)]
+    pub fn enter(&self) {
+        // SYNC owner-window: the store is ordered before the read-modify-write of the tail that follows.
+        self.slot.store_release_i64(OWNER_WINDOW, WINDOW_RESERVING);
+    }
+
+    /// Comes after the tail was moved: `[position, position + length)` is ours.
+    #[inline(always)]
+    pub fn claimed(&self, position: i64, length: i64) {
+        self.slot.store_relaxed_i64(OWNER_LENGTH, length);
+        // SYNC owner-window: the length is there once the position is.
+        self.slot
+            .store_release_i64(OWNER_WINDOW, position | WINDOW_IN_FLIGHT);
+    }
+
+    /// Comes after the last frame was committed.
+    #[inline(always)]
+    pub fn leave(&self) {
+        // SYNC owner-window: every commit is visible once the window is empty.
+        self.slot.store_release_i64(OWNER_WINDOW, WINDOW_NONE);
+    }
+
+    /// What the slot says is in flight.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        window_of(&self.slot)
+    }
+}
+
+impl Drop for OwnerSlot {
+    fn drop(&mut self) {
+        // An append that panicked half-way leaves its window for the driver to repair.
+        if self.window() == Window::None {
+            clear(&self.slot, self.tag);
+        }
+    }
+}
+
+fn is_taken(word: i64) -> bool {
+    !matches!(word, FREE | RESERVED | RETIRED)
+}
+
+/// Frees a slot if its first word is still `word`; it may have been freed or retired by the driver.
+fn clear(slot: &View, word: i64) {
+    if slot.compare_exchange_i64(0, word, RESERVED).is_ok() {
+        slot.zero(8, SLOT_LENGTH - 8);
+        slot.store_release_i64(0, FREE);
+    }
+}
+
+fn process_of(slot: &View) -> ProcessId {
+    ProcessId {
+        pid: slot.load_relaxed_i64(CLIENT_PID),
+        start_time_ticks: slot.load_relaxed_i64(CLIENT_START_TICKS).cast_unsigned(),
+        namespace: slot.load_relaxed_i64(CLIENT_NAMESPACE).cast_unsigned(),
+    }
+}
+
+fn window_of(slot: &View) -> Window {
+    // SYNC owner-window: the length belongs to this position, or to a later one.
+    match slot.load_acquire_i64(OWNER_WINDOW) {
+        WINDOW_NONE => Window::None,
+        word if word & WINDOW_IN_FLIGHT == 0 => Window::Reserving,
+        word => Window::InFlight {
+            position: word & !0x1f,
+            length: slot.load_relaxed_i64(OWNER_LENGTH),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: EpochMs = EpochMs(1_700_000_000_000);
+
+    fn process(pid: i64) -> ProcessId {
+        ProcessId {
+            pid,
+            start_time_ticks: 99,
+            namespace: 7,
+        }
+    }
+
+    fn extension() -> (Region, Extension) {
+        let region = Region::heap(FILE_LENGTH);
+        let extension = Extension::create(&region, process(1), START).unwrap();
+        (region, extension)
+    }
+
+    #[test]
+    fn what_the_driver_wrote_is_what_a_client_opens() {
+        let (region, _) = extension();
+        let opened = Extension::open(&region, START).unwrap();
+        assert_eq!(opened.driver(), process(1));
+        assert_eq!(opened.clients().count(), 0);
+        assert_eq!(opened.owners().count(), 0);
+        opened.doorbell().ring();
+        assert_eq!(region.as_view().load_acquire_i32(128), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_run_or_layout_is_refused() {
+        let (region, _) = extension();
+        let view = region.as_view();
+        assert_eq!(
+            Extension::open(&region, EpochMs(5)).unwrap_err(),
+            ExtensionError::OtherDriver {
+                found: START.0,
+                expected: 5
+            }
+        );
+        view.store_relaxed_i32(CLIENT_SLOTS_OFFSET, i32::MAX);
+        assert!(matches!(
+            Extension::open(&region, START),
+            Err(ExtensionError::BadTables { .. })
+        ));
+        view.store_relaxed_i32(CLIENT_SLOTS_OFFSET, SLOTS_MAX as i32);
+        assert!(matches!(
+            Extension::open(&region, START),
+            Err(ExtensionError::TooShort { .. })
+        ));
+        view.store_relaxed_i32(VERSION_OFFSET, 2);
+        assert_eq!(
+            Extension::open(&region, START).unwrap_err(),
+            ExtensionError::VersionMismatch(2)
+        );
+        view.store_relaxed_i64(0, 0);
+        assert_eq!(
+            Extension::open(&region, START).unwrap_err(),
+            ExtensionError::NotReady
+        );
+        assert!(matches!(
+            Extension::open(&Region::heap(64), START),
+            Err(ExtensionError::TooShort { .. })
+        ));
+    }
+
+    #[test]
+    fn slots_are_listed_until_they_are_dropped() {
+        let (_region, extension) = extension();
+        let client = extension.claim_client_slot(ClientId(10), process(2)).unwrap();
+        let owner = extension
+            .claim_owner_slot(ClientId(10), owner_tag(ClientId(10), 1), RegistrationId(30))
+            .unwrap();
+        assert_eq!(
+            extension.clients().collect::<Vec<_>>(),
+            [ClientRecord {
+                client_id: ClientId(10),
+                process: process(2)
+            }]
+        );
+        let record = extension.owners().next().unwrap();
+        assert_eq!(record.tag, owner.tag());
+        assert_eq!(record.client_id, ClientId(10));
+        assert_eq!(record.registration_id, RegistrationId(30));
+        assert_eq!(record.window, Window::None);
+        drop((client, owner));
+        assert_eq!(extension.clients().count() + extension.owners().count(), 0);
+    }
+
+    #[test]
+    fn the_window_follows_the_append_and_outlives_a_handle_that_never_left_it() {
+        let (_region, extension) = extension();
+        let owner = extension
+            .claim_owner_slot(ClientId(3), 77, RegistrationId(30))
+            .unwrap();
+        owner.enter();
+        assert_eq!(extension.owners().next().unwrap().window, Window::Reserving);
+        owner.claimed(1 << 40, 96);
+        let in_flight = Window::InFlight {
+            position: 1 << 40,
+            length: 96,
+        };
+        assert_eq!(extension.owners().next().unwrap().window, in_flight);
+        drop(owner);
+        assert_eq!(extension.owners().next().unwrap().window, in_flight);
+        extension.free_slots_of(ClientId(3));
+        assert_eq!(extension.owners().count(), 0);
+        let owner = extension
+            .claim_owner_slot(ClientId(4), 78, RegistrationId(31))
+            .unwrap();
+        assert_eq!(owner.window(), Window::None);
+        owner.enter();
+        owner.leave();
+        assert_eq!(owner.window(), Window::None);
+    }
+
+    #[test]
+    fn full_tables_give_nothing() {
+        let (_region, extension) = extension();
+        let clients: Vec<_> = (1..=CLIENT_SLOTS as i64)
+            .map(|id| extension.claim_client_slot(ClientId(id), process(id)).unwrap())
+            .collect();
+        assert!(extension.claim_client_slot(ClientId(9999), process(1)).is_none());
+        drop(clients);
+        assert!(extension.claim_client_slot(ClientId(9999), process(1)).is_some());
+        for reserved in [0, -1, -2] {
+            assert!(
+                extension
+                    .claim_owner_slot(ClientId(1), reserved, RegistrationId(1))
+                    .is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn a_resumed_client_can_not_free_the_slot_of_its_successor() {
+        let (_region, extension) = extension();
+        let stopped = extension.claim_client_slot(ClientId(10), process(2)).unwrap();
+        let stopped_owner = extension
+            .claim_owner_slot(ClientId(10), 100, RegistrationId(1))
+            .unwrap();
+        extension.free_slots_of(ClientId(10));
+        let _next = extension.claim_client_slot(ClientId(11), process(3)).unwrap();
+        let _next_owner = extension
+            .claim_owner_slot(ClientId(11), 110, RegistrationId(2))
+            .unwrap();
+        drop((stopped, stopped_owner));
+        assert_eq!(extension.clients().next().unwrap().client_id, ClientId(11));
+        assert_eq!(extension.owners().next().unwrap().tag, 110);
+    }
+
+    #[test]
+    fn retired_slots_come_free_only_when_the_process_is_dead() {
+        let (_region, extension) = extension();
+        let _stopped = extension.claim_client_slot(ClientId(10), process(2)).unwrap();
+        let owner = extension
+            .claim_owner_slot(ClientId(10), 100, RegistrationId(1))
+            .unwrap();
+        extension.retire_slots_of(ClientId(10));
+        assert_eq!(extension.clients().count() + extension.owners().count(), 0);
+        let next = extension
+            .claim_owner_slot(ClientId(11), 110, RegistrationId(2))
+            .unwrap();
+        // The resumed client stores into its old slot: the new owner's is another one.
+        owner.enter();
+        assert_eq!(next.window(), Window::None);
+        extension.free_retired(|_| false);
+        let free = |extension: &Extension| {
+            extension
+                .slots(extension.owner_table())
+                .filter(|slot| slot.load_acquire_i64(0) == FREE)
+                .count()
+        };
+        assert_eq!(free(&extension), OWNER_SLOTS - 2);
+        extension.free_retired(|found| found == process(2));
+        assert_eq!(free(&extension), OWNER_SLOTS - 1);
+    }
+
+    #[test]
+    fn owner_tags_avoid_the_reserved_values() {
+        assert_eq!(owner_tag(ClientId(1), 2), (1 << 24) ^ 2);
+        assert_eq!(owner_tag(ClientId(0), 0), i64::MIN);
+        assert_ne!(owner_tag(ClientId(-1), 0x00ff_ffff), -1);
+    }
+
+    #[test]
+    fn no_content_of_the_file_upsets_its_readers() {
+        use proptest::prelude::*;
+        proptest!(|(words in proptest::collection::vec((0usize..FILE_LENGTH / 8, any::<i64>()), 0..64))| {
+            let (region, _) = extension();
+            let view = region.as_view();
+            for (index, word) in words {
+                view.store_relaxed_i64(index * 8, word);
+            }
+            if let Ok(extension) = Extension::open(&region, START) {
+                let clients: Vec<_> = extension.clients().collect();
+                let owners: Vec<_> = extension.owners().collect();
+                for record in &clients {
+                    extension.retire_slots_of(record.client_id);
+                }
+                for record in &owners {
+                    extension.free_slots_of(record.client_id);
+                }
+                extension.free_retired(|_| true);
+                prop_assert!(clients.len() <= CLIENT_SLOTS && owners.len() <= OWNER_SLOTS);
+            }
+        });
+    }
+}
