@@ -474,23 +474,23 @@ fn decode_destination(fields: Fields<'_>) -> Option<(RegistrationId, Text<'_>)> 
 /// Key and label, where `offset` is that of the key length.
 ///
 /// aeron-go forgets the alignment of the key in the length of its message, so that up to three bytes are missing at
-/// the end: of the label, or, when the label is short, of its length field. What is there is taken.
+/// the end: of the label, or, when the label is short, of its length field too. What is there is taken.
 fn decode_key_and_label(fields: Fields<'_>, offset: usize) -> Option<(&[u8], Text<'_>)> {
-    let key_offset = offset + 4;
     let key = fields.counted(offset)?;
-    let label_length_offset = key_offset + align(key.len(), 4);
-    let forgotten = align(key.len(), 4) - key.len();
-    let label_offset = label_length_offset + 4;
-    if fields.0.len() < label_offset {
-        let enough = fields.0.len() >= label_offset - forgotten;
-        return enough.then_some((key, Text::default()));
-    }
-    let length = fields.length(label_length_offset)?;
-    let present = length.min(fields.0.len() - label_offset);
-    if length - present > forgotten {
+    let aligned = align(key.len(), 4);
+    let forgotten = aligned - key.len();
+    let behind_key = fields.0.get(offset + 4 + aligned..)?;
+    let (length_field, label) = behind_key.split_at(behind_key.len().min(4));
+    let mut length = [0; 4];
+    length
+        .iter_mut()
+        .zip(length_field)
+        .for_each(|(to, from)| *to = *from);
+    let length = usize::try_from(i32::from_le_bytes(length)).ok()?;
+    if behind_key.len() + forgotten < 4 + length {
         return None;
     }
-    Some((key, Text(fields.bytes(label_offset, present)?)))
+    Some((key, Text(label.get(..length).unwrap_or(label))))
 }
 
 fn decode_reject_image(fields: Fields<'_>) -> Option<Command<'_>> {
