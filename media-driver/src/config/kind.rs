@@ -3,9 +3,10 @@
 //! a number that can not be repaired that way (a length that is no power of two), is an error.
 
 use fulmar::agent::IdleMode;
+use fulmar::uri::value::{parse_duration_ns, parse_size, print_duration_ns, print_size};
 
 use super::choice::Choice;
-use super::limits::{DURATION_MAX, GIB, KIB, MIB, MICROSECOND, MILLISECOND, SECOND, TEXT_MAX};
+use super::limits::{DURATION_MAX, MILLISECOND, SECOND, TEXT_MAX};
 
 /// A value and, if it is not what the text said, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,9 +108,9 @@ impl Length {
         let note = (value != asked).then(|| {
             format!(
                 "{} is not allowed ({}), using {}",
-                show_size(asked),
+                print_size(asked),
                 self.describe(),
-                show_size(value)
+                print_size(value)
             )
         });
         Ok(Parsed { value, note })
@@ -126,7 +127,7 @@ impl Length {
     }
 
     fn describe(&self) -> String {
-        let range = format!("{} to {}", show_size(self.min), show_size(self.max));
+        let range = format!("{} to {}", print_size(self.min), print_size(self.max));
         match self.shape {
             Shape::Any => range,
             Shape::PowerOfTwo => format!("power of two, {range}"),
@@ -140,7 +141,7 @@ impl Length {
 
 impl<T: Integer> Kind<T> for Length {
     fn parse(&self, text: &str) -> Result<Parsed<T>, String> {
-        integer(self.adjust(parse_size(text)?)?)
+        integer(self.adjust(parse_size(text.trim()).map_err(|fault| fault.to_string())?)?)
     }
 
     fn check(&self, value: &T) -> Result<(), String> {
@@ -148,7 +149,7 @@ impl<T: Integer> Kind<T> for Length {
     }
 
     fn show(&self, value: &T) -> String {
-        value.widen().map_or_else(|_| String::new(), show_size)
+        value.widen().map_or_else(|_| String::new(), print_size)
     }
 
     fn unit(&self) -> &'static str {
@@ -186,9 +187,9 @@ impl Duration {
         let note = (value != asked).then(|| {
             format!(
                 "{} is not allowed ({}), using {}",
-                show_duration(asked),
+                print_duration_ns(asked),
                 self.describe(),
-                show_duration(value)
+                print_duration_ns(value)
             )
         });
         Parsed { value, note }
@@ -196,9 +197,13 @@ impl Duration {
 
     fn describe(&self) -> String {
         if self.max == DURATION_MAX {
-            format!("at least {}", show_duration(self.min))
+            format!("at least {}", print_duration_ns(self.min))
         } else {
-            format!("{} to {}", show_duration(self.min), show_duration(self.max))
+            format!(
+                "{} to {}",
+                print_duration_ns(self.min),
+                print_duration_ns(self.max)
+            )
         }
     }
 }
@@ -213,7 +218,7 @@ impl Kind<i64> for Duration {
     }
 
     fn show(&self, value: &i64) -> String {
-        show_duration(*value)
+        print_duration_ns(*value)
     }
 
     fn unit(&self) -> &'static str {
@@ -229,15 +234,20 @@ impl Kind<i64> for Duration {
     }
 }
 
-/// A value that may be left out: empty text, `unset` or `-1` mean "not given".
-pub struct Unset<K>(pub K);
+/// A value that may be left out: empty text and `unset` mean "not given".
+pub struct Unset<K> {
+    /// What it is when given.
+    pub kind: K,
+    /// A further text that means "not given"; `-1` where that is no value of its own.
+    pub null: &'static str,
+}
 
 impl<T, K: Kind<T>> Kind<Option<T>> for Unset<K> {
     fn parse(&self, text: &str) -> Result<Parsed<Option<T>>, String> {
-        if matches!(text.trim(), "" | "unset" | "-1") {
+        if matches!(text, "" | "unset") || text == self.null {
             return Ok(exactly(None));
         }
-        let inner = self.0.parse(text)?;
+        let inner = self.kind.parse(text)?;
         Ok(Parsed {
             value: Some(inner.value),
             note: inner.note,
@@ -245,21 +255,21 @@ impl<T, K: Kind<T>> Kind<Option<T>> for Unset<K> {
     }
 
     fn check(&self, value: &Option<T>) -> Result<(), String> {
-        value.as_ref().map_or(Ok(()), |value| self.0.check(value))
+        value.as_ref().map_or(Ok(()), |value| self.kind.check(value))
     }
 
     fn show(&self, value: &Option<T>) -> String {
         value
             .as_ref()
-            .map_or_else(|| "unset".to_owned(), |value| self.0.show(value))
+            .map_or_else(|| "unset".to_owned(), |value| self.kind.show(value))
     }
 
     fn unit(&self) -> &'static str {
-        self.0.unit()
+        self.kind.unit()
     }
 
     fn bounds(&self) -> String {
-        format!("unset, or {}", self.0.bounds())
+        format!("unset, or {}", self.kind.bounds())
     }
 }
 
@@ -529,77 +539,16 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Bytes from a decimal number with an optional `k`, `m` or `g` (powers of 1024, any case).
-///
-/// # Errors
-/// The text is no such number, or is beyond `i64`.
-pub fn parse_size(text: &str) -> Result<i64, String> {
-    let (number, suffix) = split_number(text)?;
-    let factor = match suffix.to_ascii_lowercase().as_str() {
-        "" => 1,
-        "k" => KIB,
-        "m" => MIB,
-        "g" => GIB,
-        _ => return Err("is not a length (a number with an optional k, m or g)".to_owned()),
-    };
-    number
-        .checked_mul(factor)
-        .ok_or_else(|| "is too large".to_owned())
-}
-
-/// Nanoseconds from a decimal number with an optional `ns`, `us`, `ms`, `s` or `m` (minutes; any case); a bare number
-/// counts `bare` ns.
-///
-/// # Errors
-/// The text is no such duration, or is beyond `i64`.
-pub fn parse_duration(text: &str, bare: i64) -> Result<i64, String> {
-    let (number, suffix) = split_number(text)?;
-    let factor = match suffix.to_ascii_lowercase().as_str() {
-        "" => bare,
-        "ns" => 1,
-        "us" => MICROSECOND,
-        "ms" => MILLISECOND,
-        "s" => SECOND,
-        "m" => 60 * SECOND,
-        _ => return Err("is not a duration (a number with an optional ns, us, ms, s or m)".to_owned()),
-    };
-    number.checked_mul(factor).ok_or_else(|| "is too long".to_owned())
-}
-
-/// Bytes with the largest suffix that divides them.
-#[must_use]
-pub fn show_size(bytes: i64) -> String {
-    show_in_units(bytes, &[(GIB, "g"), (MIB, "m"), (KIB, "k")], "")
-}
-
-/// Nanoseconds with the largest suffix that divides them, up to seconds.
-#[must_use]
-pub fn show_duration(nanos: i64) -> String {
-    show_in_units(
-        nanos,
-        &[(SECOND, "s"), (MILLISECOND, "ms"), (MICROSECOND, "us")],
-        "ns",
-    )
-}
-
-fn show_in_units(value: i64, units: &[(i64, &str)], smallest: &str) -> String {
-    let fits = units.iter().find(|(factor, _)| value != 0 && value % factor == 0);
-    fits.map_or_else(
-        || format!("{value}{smallest}"),
-        |(factor, suffix)| format!("{}{suffix}", value / factor),
-    )
-}
-
-fn split_number(text: &str) -> Result<(i64, &str), String> {
+/// Nanoseconds from the text of a duration; a bare number counts `bare` ns.
+fn parse_duration(text: &str, bare: i64) -> Result<i64, String> {
     let text = text.trim();
-    let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let digits = unsigned.bytes().take_while(u8::is_ascii_digit).count();
-    if digits == 0 {
-        return Err("does not start with a number".to_owned());
-    }
-    let (number, suffix) = text.split_at(text.len() - unsigned.len() + digits);
-    let number = number.parse().map_err(|_| "is too large".to_owned())?;
-    Ok((number, suffix))
+    let nanos = parse_duration_ns(text).map_err(|fault| fault.to_string())?;
+    let factor = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        bare
+    } else {
+        1
+    };
+    nanos.checked_mul(factor).ok_or_else(|| "is too long".to_owned())
 }
 
 fn check_power_of_two(value: i64, trailer: i64) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! Hard bounds of settings, and the relations between them that hold by construction.
 
 use fulmar::bits::is_power_of_two;
+use fulmar::uri::params;
 
 /// One kibibyte, bytes.
 pub const KIB: i64 = 1024;
@@ -25,21 +26,21 @@ pub const SECOND: i64 = 1_000_000_000;
 pub const DURATION_MAX: i64 = 100 * 365 * 24 * 3600 * SECOND;
 
 /// Shortest term, bytes (spec 0.3).
-pub const TERM_LENGTH_MIN: i64 = 64 * KIB;
+pub const TERM_LENGTH_MIN: i64 = params::TERM_MIN_LENGTH;
 /// Longest term, bytes (spec 0.3).
-pub const TERM_LENGTH_MAX: i64 = GIB;
+pub const TERM_LENGTH_MAX: i64 = params::TERM_MAX_LENGTH;
 /// Smallest file page, bytes (spec 0.3).
 pub const PAGE_SIZE_MIN: i64 = 4 * KIB;
 /// Largest file page, bytes (spec 0.3).
 pub const PAGE_SIZE_MAX: i64 = GIB;
 /// Alignment of frames in a term, bytes (spec 0.3).
 pub const FRAME_ALIGNMENT: i64 = 32;
-/// Length of the data frame header, bytes; an MTU has to be longer than this (spec 13.3).
-pub const FRAME_HEADER_LENGTH: i64 = 32;
+/// Shortest MTU, bytes: the frame header and one more unit of alignment (spec 13.3).
+pub const MTU_MIN: i64 = params::MTU_MIN_LENGTH;
 /// Longest MTU, bytes: the largest UDP payload, aligned down (spec 13.3).
-pub const MTU_MAX: i64 = 65_504;
+pub const MTU_MAX: i64 = params::MTU_MAX_LENGTH;
 /// Most retransmit actions of a group publication (wire-protocol 8.3).
-pub const MAX_RESEND_MAX: i64 = 256;
+pub const MAX_RESEND_MAX: i64 = params::MAX_RESEND_MAX;
 
 /// Trailer of the to-driver ring, bytes (spec 0.3).
 pub const RING_TRAILER: i64 = 768;
@@ -76,7 +77,6 @@ const _: () = assert!(is_power_of_two(CONDUCTOR_BUFFER_MIN - RING_TRAILER));
 const _: () = assert!(is_power_of_two(CLIENTS_BUFFER_MIN - BROADCAST_TRAILER));
 const _: () = assert!(MTU_MAX % FRAME_ALIGNMENT == 0);
 const _: () = assert!(ERROR_BUFFER_MIN % SECTION_ALIGNMENT == 0);
-// A term of the least length holds a window of the largest MTU's order: half a term is never below one MTU's header.
-const _: () = assert!(TERM_LENGTH_MIN / 2 > FRAME_HEADER_LENGTH);
-// Offsets in a log of three longest terms do not fit i32, single terms do.
+const _: () = assert!(MTU_MIN % FRAME_ALIGNMENT == 0);
+const _: () = assert!(MTU_MAX < TERM_LENGTH_MIN);
 const _: () = assert!(TERM_LENGTH_MAX <= I32_MAX);

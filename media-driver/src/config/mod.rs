@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod channel_params;
 pub mod choice;
 pub mod context;
 pub mod default_directory;
@@ -14,6 +15,9 @@ pub mod limits;
 pub mod settings;
 pub mod sources;
 
+pub use channel_params::{
+    ParamsError, PublicationParams, SubscriptionParams, TaggedPublication, UntetheredTimeouts,
+};
 pub use choice::{IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
 pub use context::{ConfigError, DriverContext};
 pub use default_directory::default_directory;

@@ -8,8 +8,8 @@ use super::default_directory::default_directory;
 use super::kind::{Bool, Duration, Idle, Kind, Length, Name, Number, PortRange, Shape, Text, Unset};
 use super::limits::{
     BROADCAST_TRAILER, CLIENTS_BUFFER_MIN, CONDUCTOR_BUFFER_MIN, COUNTERS_BUFFER_MAX, COUNTERS_BUFFER_MIN,
-    DIRECTORY_NAME_MAX, DURATION_MAX, ERROR_BUFFER_MIN, FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, GIB, I32_MAX,
-    I32_MIN, KIB, MAX_RESEND_MAX, MIB, MICROSECOND, MILLISECOND, MTU_MAX, PAGE_SIZE_MAX, PAGE_SIZE_MIN,
+    DIRECTORY_NAME_MAX, DURATION_MAX, ERROR_BUFFER_MIN, FRAME_ALIGNMENT, GIB, I32_MAX, I32_MIN, KIB,
+    MAX_RESEND_MAX, MIB, MICROSECOND, MILLISECOND, MTU_MAX, MTU_MIN, PAGE_SIZE_MAX, PAGE_SIZE_MIN,
     RING_TRAILER, SECOND, SECTION_ALIGNMENT, TERM_LENGTH_MAX, TERM_LENGTH_MIN,
 };
 
@@ -102,12 +102,12 @@ const TERM_LENGTH: Length = Length {
     shape: Shape::PowerOfTwo,
 };
 const MTU: Length = Length {
-    min: FRAME_HEADER_LENGTH + FRAME_ALIGNMENT,
+    min: MTU_MIN,
     max: MTU_MAX,
     shape: Shape::MultipleOf(FRAME_ALIGNMENT),
 };
 const TERM_WINDOW: Length = Length {
-    min: FRAME_HEADER_LENGTH + FRAME_ALIGNMENT,
+    min: MTU_MIN,
     max: TERM_LENGTH_MAX / 2,
     shape: Shape::ZeroOr,
 };
@@ -118,11 +118,14 @@ const SOCKET_BUFFER: Length = Length {
 };
 const TIMEOUT: Duration = Duration::at_least(MILLISECOND);
 const DELAY: Duration = Duration::at_least(0);
-const CPU: Unset<Number> = Unset(Number {
-    min: 0,
-    max: 4095,
-    unit: "processor number",
-});
+const CPU: Unset<Number> = Unset {
+    kind: Number {
+        min: 0,
+        max: 4095,
+        unit: "processor number",
+    },
+    null: "-1",
+};
 const ANY_I32: Number = Number {
     min: I32_MIN,
     max: I32_MAX,
@@ -149,7 +152,7 @@ settings! {
     /// How the agents are spread over threads.
     threading_mode: ThreadingMode = ThreadingMode::Dedicated, "aeron.threading.mode", Name;
     /// How every thread waits for work, unless its own idle strategy is set by the same or a stronger source.
-    idle: Option<IdleMode> = None, "fulmar.idle", Unset(Idle);
+    idle: Option<IdleMode> = None, "fulmar.idle", Unset { kind: Idle, null: "" };
     /// How the conductor's thread waits for work.
     conductor_idle: IdleMode = IdleMode::Adaptive, "aeron.conductor.idle.strategy", Idle;
     /// How the sender's thread waits for work.
@@ -242,9 +245,18 @@ settings! {
     /// How long an untethered subscriber may be behind the window.
     untethered_window_limit_timeout_ns: i64 = 5 * SECOND, "aeron.untethered.window.limit.timeout", TIMEOUT;
     /// How long an untethered subscriber lingers after it was told; unset means the window limit timeout.
-    untethered_linger_timeout_ns: Option<i64> = None, "aeron.untethered.linger.timeout", Unset(TIMEOUT);
+    untethered_linger_timeout_ns: Option<i64> = None, "aeron.untethered.linger.timeout", Unset { kind: TIMEOUT, null: "-1" };
     /// How long an untethered subscriber rests before it may join again.
     untethered_resting_timeout_ns: i64 = 10 * SECOND, "aeron.untethered.resting.timeout", TIMEOUT;
+
+    /// Duty cycles of the conductor that take longer are counted.
+    conductor_cycle_threshold_ns: i64 = SECOND, "aeron.driver.conductor.cycle.threshold", TIMEOUT;
+    /// Duty cycles of the sender that take longer are counted.
+    sender_cycle_threshold_ns: i64 = SECOND, "aeron.driver.sender.cycle.threshold", TIMEOUT;
+    /// Duty cycles of the receiver that take longer are counted.
+    receiver_cycle_threshold_ns: i64 = SECOND, "aeron.driver.receiver.cycle.threshold", TIMEOUT;
+    /// Name look-ups that take longer are counted.
+    name_resolver_threshold_ns: i64 = 5 * SECOND, "aeron.name.resolver.threshold", TIMEOUT;
 
     // Behaviour.
     /// Whether a subscriber holds publishers back when it is slow.
@@ -268,7 +280,7 @@ settings! {
     // Network: windows, timers, retransmission.
     /// Receiver window before congestion control changes it.
     initial_window_length: i32 = 128 * KIB as i32, "aeron.rcv.initial.window.length",
-        Length { min: FRAME_HEADER_LENGTH + FRAME_ALIGNMENT, max: TERM_LENGTH_MAX / 2, shape: Shape::Any };
+        Length { min: MTU_MIN, max: TERM_LENGTH_MAX / 2, shape: Shape::Any };
     /// How often a receiver sends a status message without another reason.
     rcv_status_message_timeout_ns: i64 = 200 * MILLISECOND, "aeron.rcv.status.message.timeout", TIMEOUT;
     /// Duty cycles of the sender per poll of its control socket.
@@ -333,7 +345,7 @@ settings! {
         Number { min: 0, max: I32_MAX, unit: "receivers" };
     /// Group tag that this driver's receivers send.
     receiver_group_tag: Option<i64> = None, "aeron.receiver.group.tag",
-        Unset(Number { min: i64::MIN, max: i64::MAX, unit: "number" });
+        Unset { kind: Number { min: i64::MIN, max: i64::MAX, unit: "number" }, null: "" };
     /// Whether receivers treat a stream as a group.
     receiver_group_consideration: ReceiverGroup = ReceiverGroup::Infer, "aeron.receiver.group.consideration", Name;
     /// Most sessions of one stream that a receiver takes.
