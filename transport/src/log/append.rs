@@ -1,0 +1,790 @@
+//! The append kernel: reserve a range by raising the tail, write frames into it, commit each by its length
+//! (shared-memory spec 10.2 to 10.7). Publications differ in who may raise the tail: any number of
+//! [`ConcurrentAppender`]s, or one [`ExclusiveAppender`].
+//!
+//! The limit is an argument: a caller may pass one it read earlier and read it again only when it is reached.
+#![forbid(unsafe_code)]
+
+use core::cell::Cell;
+
+use crate::bits::align;
+use crate::id::{SessionId, StreamId, TermId};
+use crate::log::buffers::LogBuffers;
+use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, fragmented_length};
+use crate::log::frame::{
+    FLAG_BEGIN, FLAG_END, FLAGS_UNFRAGMENTED, FrameView, TYPE_DATA, TYPE_PADDING, length_word, offset_word,
+    stream_word,
+};
+use crate::log::metadata::{producer_position, raw_tail, raw_tail_offset, raw_tail_term_id};
+use crate::log::payload::{ReservedValue, Source};
+use crate::log::rotate::{rotate, rotate_exclusive};
+use crate::log::words::{HeaderWord, Slot, Words};
+use crate::position::partition_of_term_count;
+use crate::sync::{Ordering, fence};
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// Appended; the stream position behind it.
+    Appended {
+        /// Position behind the last frame, bytes.
+        position: i64,
+    },
+    /// The position had reached the limit; nothing was appended.
+    AtLimit {
+        /// Position the message would have started at, bytes.
+        position: i64,
+    },
+    /// A rotation happened or is under way; nothing was appended; try again at once.
+    AdminAction,
+    /// The stream can never take this message.
+    MaxPositionExceeded,
+    /// The message is longer than the log allows.
+    TooLong,
+}
+
+/// What a publisher tells its driver about the range it is appending to, so that the driver knows at once whom an
+/// unfinished range belongs to when somebody dies. All three are plain stores to memory of this publisher.
+pub trait AppendWindow {
+    /// Stores [`WINDOW_RESERVING`], before the tail is raised.
+    fn enter(&self);
+    /// Stores the length, then with release order `position | 2`, after the tail was raised and before the first
+    /// frame is written. `position` is where the range starts, a multiple of 32.
+    fn claimed(&self, position: i64, length: i64);
+    /// Stores 0 with release order, after the last commit.
+    fn leave(&self);
+}
+
+/// Window word of a publisher that is about to raise the tail, or just did.
+pub const WINDOW_RESERVING: i64 = 1;
+
+/// What the window words of a publisher say (driver side).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InFlight {
+    /// No append under way.
+    None,
+    /// Raising the tail, or between that and knowing its range.
+    Reserving,
+    /// Writing this range.
+    Range {
+        /// Where it starts, bytes.
+        position: i64,
+        /// How long it is, bytes.
+        length: i64,
+    },
+}
+
+impl InFlight {
+    /// Decodes a window word and the length word beside it, read in this order, the first with acquire order. The
+    /// numbers of a range are not checked.
+    #[must_use]
+    pub const fn from_words(window: i64, length: i64) -> InFlight {
+        match window {
+            0 => InFlight::None,
+            _ if window & 2 != 0 => InFlight::Range {
+                position: window & !(FRAME_ALIGNMENT as i64 - 1),
+                length,
+            },
+            _ => InFlight::Reserving,
+        }
+    }
+
+    /// The window word for a range that starts at `position`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn range_word(position: i64) -> i64 {
+        position | 2
+    }
+}
+
+/// No window: for exclusive use, tests and foreign drivers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoWindow;
+
+impl AppendWindow for NoWindow {
+    #[inline(always)]
+    fn enter(&self) {}
+    #[inline(always)]
+    fn claimed(&self, _position: i64, _length: i64) {}
+    #[inline(always)]
+    fn leave(&self) {}
+}
+
+impl<W: AppendWindow + ?Sized> AppendWindow for &W {
+    #[inline(always)]
+    fn enter(&self) {
+        (**self).enter();
+    }
+    #[inline(always)]
+    fn claimed(&self, position: i64, length: i64) {
+        (**self).claimed(position, length);
+    }
+    #[inline(always)]
+    fn leave(&self) {
+        (**self).leave();
+    }
+}
+
+/// A range of a term that belongs to the appender.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reservation {
+    pub(crate) partition: usize,
+    /// First byte, a multiple of 32; the range ends at or before the end of the term.
+    pub(crate) offset: usize,
+    /// Position of the start of the term.
+    pub(crate) term_begin: i64,
+    /// Stream and term id.
+    pub(crate) stream_word: i64,
+}
+
+impl Reservation {
+    #[inline(always)]
+    pub(crate) fn position(&self) -> i64 {
+        self.term_begin + self.offset as i64
+    }
+
+    pub(crate) fn term_id(&self) -> TermId {
+        TermId((self.stream_word >> 32) as i32)
+    }
+}
+
+/// Header words that are the same for every frame of a publication, and its fragment sizes.
+#[derive(Clone, Copy, Debug)]
+struct Template {
+    session_id: SessionId,
+    stream_id: StreamId,
+    max_payload_length: usize,
+    max_message_length: usize,
+    /// Longest message that one frame takes.
+    max_unfragmented_length: usize,
+}
+
+impl Template {
+    fn of<B: Words>(log: &LogBuffers<B>) -> Template {
+        let max_payload_length = log.max_payload_length();
+        let max_message_length = log.max_message_length();
+        Template {
+            session_id: log.session_id(),
+            stream_id: log.stream_id(),
+            max_payload_length,
+            max_message_length,
+            max_unfragmented_length: max_payload_length.min(max_message_length),
+        }
+    }
+}
+
+/// Opens a frame: the negative length goes first, so that a publisher that dies from here on leaves its extent.
+#[inline(always)]
+pub(crate) fn open_frame<B: Words>(slot: Slot<'_, B>, word: i64, session_id: SessionId, stream_word: i64) {
+    // SYNC frame-claim: whoever sees any later byte of the frame sees this length.
+    slot.store_release(HeaderWord::Length, word);
+    fence(Ordering::Release);
+    slot.store_relaxed(HeaderWord::Offset, offset_word(slot.offset() as i32, session_id));
+    slot.store_relaxed(HeaderWord::Stream, stream_word);
+}
+
+/// Commits a frame.
+#[inline(always)]
+pub(crate) fn commit_frame<B: Words>(slot: Slot<'_, B>, word: i64) {
+    // SYNC frame-length: publishes the frame to readers.
+    slot.store_release(HeaderWord::Length, word);
+}
+
+/// Writes a whole padding frame of `length` bytes, header included.
+#[cold]
+fn write_padding<B: Words>(slot: Slot<'_, B>, length: i32, session_id: SessionId, stream_word: i64) {
+    open_frame(
+        slot,
+        length_word(-length, FLAGS_UNFRAGMENTED, TYPE_PADDING),
+        session_id,
+        stream_word,
+    );
+    commit_frame(slot, length_word(length, FLAGS_UNFRAGMENTED, TYPE_PADDING));
+}
+
+/// One data frame with the `length` bytes of `source` from `from` on.
+struct Fragment<'s, S: ?Sized, R> {
+    source: &'s S,
+    from: usize,
+    length: usize,
+    flags: u8,
+    reserved: &'s R,
+}
+
+impl<S: Source + ?Sized, R> Fragment<'_, S, R> {
+    #[inline(always)]
+    fn write_to<B: Words>(&self, slot: Slot<'_, B>, session_id: SessionId, stream_word: i64)
+    where
+        R: ReservedValue<B>,
+    {
+        let frame_length = (self.length + FRAME_HEADER_LENGTH) as i32;
+        open_frame(
+            slot,
+            length_word(-frame_length, self.flags, TYPE_DATA),
+            session_id,
+            stream_word,
+        );
+        self.source
+            .read(self.from, self.length, |at, piece| slot.copy_payload(at, piece));
+        let word = length_word(frame_length, self.flags, TYPE_DATA);
+        if R::IS_USED
+            && let Some(frame) = FrameView::new(slot, word)
+        {
+            slot.store_relaxed(HeaderWord::Reserved, self.reserved.value(&frame));
+        }
+        commit_frame(slot, word);
+    }
+}
+
+/// Writes a message of several frames, each committed before the next is begun.
+fn write_fragments<B, S, R>(
+    log: &LogBuffers<B>,
+    template: &Template,
+    range: Reservation,
+    source: &S,
+    reserved: &R,
+) where
+    B: Words,
+    S: Source + ?Sized,
+    R: ReservedValue<B>,
+{
+    let total = source.length();
+    let term = log.term(range.partition);
+    let mut offset = range.offset;
+    let mut from = 0;
+    while from < total {
+        let length = (total - from).min(template.max_payload_length);
+        let mut flags = 0;
+        if from == 0 {
+            flags |= FLAG_BEGIN;
+        }
+        if from + length == total {
+            flags |= FLAG_END;
+        }
+        let fragment = Fragment {
+            source,
+            from,
+            length,
+            flags,
+            reserved,
+        };
+        fragment.write_to(term.slot(offset), template.session_id, range.stream_word);
+        offset += align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        from += length;
+    }
+}
+
+/// The term a concurrent appender last appended to. The active term count is read again only when this term is over.
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    /// Raw tail at offset 0 of the term.
+    raw_begin: i64,
+    /// Position of the start of the term.
+    term_begin: i64,
+    /// Stream and term id.
+    stream_word: i64,
+    partition: usize,
+}
+
+/// Appends to a log that others append to as well. One per thread.
+#[derive(Debug)]
+pub struct ConcurrentAppender<B> {
+    log: LogBuffers<B>,
+    template: Template,
+    owner_tag: i64,
+    cursor: Cell<Cursor>,
+}
+
+impl<B: Words> ConcurrentAppender<B> {
+    /// An appender whose claims carry `owner_tag`, by which the driver knows whose they are; 0 when there is none.
+    #[must_use]
+    pub fn new(log: LogBuffers<B>, owner_tag: i64) -> ConcurrentAppender<B> {
+        let shape = log.shape();
+        let partition = partition_of_term_count(log.metadata().active_term_count_acquire());
+        let term_id = raw_tail_term_id(log.metadata().tail_acquire(partition));
+        ConcurrentAppender {
+            template: Template::of(&log),
+            cursor: Cell::new(Cursor {
+                raw_begin: raw_tail(term_id, 0),
+                term_begin: shape.position(term_id, 0),
+                stream_word: stream_word(log.stream_id(), term_id),
+                partition,
+            }),
+            owner_tag,
+            log,
+        }
+    }
+
+    /// The log.
+    pub fn log(&self) -> &LogBuffers<B> {
+        &self.log
+    }
+
+    /// What claims of this appender carry.
+    #[must_use]
+    pub fn owner_tag(&self) -> i64 {
+        self.owner_tag
+    }
+
+    /// Where the stream has come to, by all publishers.
+    #[inline]
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        producer_position(self.log.metadata(), self.log.shape())
+    }
+
+    /// Appends a message. `limit` is a value of the publication limit counter, loaded with acquire order.
+    #[inline(always)]
+    pub fn offer<W, S, R>(&self, window: &W, source: &S, reserved: &R, limit: i64) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
+        if length > self.template.max_unfragmented_length {
+            return self.offer_fragmented(window, source, reserved, limit);
+        }
+        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        let range = match self.reserve(window, occupied, limit) {
+            Ok(range) => range,
+            Err(outcome) => return outcome,
+        };
+        let fragment = Fragment {
+            source,
+            from: 0,
+            length,
+            flags: FLAGS_UNFRAGMENTED,
+            reserved,
+        };
+        fragment.write_to(
+            self.log.term(range.partition).slot(range.offset),
+            self.template.session_id,
+            range.stream_word,
+        );
+        window.leave();
+        AppendOutcome::Appended {
+            position: range.position() + occupied as i64,
+        }
+    }
+
+    #[cold]
+    fn offer_fragmented<W, S, R>(&self, window: &W, source: &S, reserved: &R, limit: i64) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
+        if length > self.template.max_message_length {
+            return AppendOutcome::TooLong;
+        }
+        let occupied = fragmented_length(length, self.template.max_payload_length);
+        let range = match self.reserve(window, occupied, limit) {
+            Ok(range) => range,
+            Err(outcome) => return outcome,
+        };
+        write_fragments(&self.log, &self.template, range, source, reserved);
+        window.leave();
+        AppendOutcome::Appended {
+            position: range.position() + occupied as i64,
+        }
+    }
+
+    /// Raises the tail by `occupied` bytes. `Ok` leaves the window at the range, `Err` leaves it empty.
+    #[inline(always)]
+    pub(crate) fn reserve<W: AppendWindow>(
+        &self,
+        window: &W,
+        occupied: usize,
+        limit: i64,
+    ) -> Result<Reservation, AppendOutcome> {
+        let metadata = self.log.metadata();
+        let term_length = self.log.term_length() as u64;
+        let mut cursor = self.cursor.get();
+        // As unsigned distances from the start of the term, another term id is as far out as a full term is.
+        let mut before = metadata
+            .tail_acquire(cursor.partition)
+            .wrapping_sub(cursor.raw_begin) as u64;
+        if before >= term_length {
+            cursor = self.find_active_term(limit)?;
+            before = metadata
+                .tail_acquire(cursor.partition)
+                .wrapping_sub(cursor.raw_begin) as u64;
+            if before >= term_length {
+                return Err(AppendOutcome::AdminAction);
+            }
+        }
+        let position = cursor.term_begin.wrapping_add(before as i64);
+        if position >= limit {
+            return Err(AppendOutcome::AtLimit { position });
+        }
+        window.enter();
+        // SYNC window-enter: the window is set before the tail is raised, for who sees the raised tail.
+        let raw = metadata.tail_fetch_add(cursor.partition, occupied as i64);
+        let offset = raw.wrapping_sub(cursor.raw_begin) as u64;
+        if offset > term_length - occupied as u64 {
+            return self.end_of_term(window, cursor.partition, raw, occupied);
+        }
+        let range = Reservation {
+            partition: cursor.partition,
+            offset: offset as usize,
+            term_begin: cursor.term_begin,
+            stream_word: cursor.stream_word,
+        };
+        window.claimed(range.position(), occupied as i64);
+        Ok(range)
+    }
+
+    fn cursor_of(&self, partition: usize, term_id: TermId) -> Cursor {
+        Cursor {
+            raw_begin: raw_tail(term_id, 0),
+            term_begin: self.log.shape().position(term_id, 0),
+            stream_word: stream_word(self.template.stream_id, term_id),
+            partition,
+        }
+    }
+
+    /// The term known so far is full or gone: looks the active one up, and rotates it if it is full too.
+    #[cold]
+    fn find_active_term(&self, limit: i64) -> Result<Cursor, AppendOutcome> {
+        let shape = self.log.shape();
+        let metadata = self.log.metadata();
+        let term_count = metadata.active_term_count_acquire();
+        let partition = partition_of_term_count(term_count);
+        let raw = metadata.tail_acquire(partition);
+        let term_id = raw_tail_term_id(raw);
+        if term_count != shape.term_count(term_id) {
+            return Err(AppendOutcome::AdminAction);
+        }
+        let cursor = self.cursor_of(partition, term_id);
+        self.cursor.set(cursor);
+        let offset = raw_tail_offset(raw, shape.term_length());
+        if offset < shape.term_length() {
+            return Ok(cursor);
+        }
+        let position = shape.position(term_id, offset);
+        if position >= limit {
+            return Err(AppendOutcome::AtLimit { position });
+        }
+        if position >= shape.max_possible_position() {
+            return Err(AppendOutcome::MaxPositionExceeded);
+        }
+        rotate(metadata, term_count, term_id);
+        Err(AppendOutcome::AdminAction)
+    }
+
+    /// The tail was raised past the end of the term (spec 10.3), or in a later term than expected.
+    #[cold]
+    fn end_of_term<W: AppendWindow>(
+        &self,
+        window: &W,
+        partition: usize,
+        raw: i64,
+        occupied: usize,
+    ) -> Result<Reservation, AppendOutcome> {
+        let shape = self.log.shape();
+        let term_length = shape.term_length() as usize;
+        let term_id = raw_tail_term_id(raw);
+        let cursor = self.cursor_of(partition, term_id);
+        // Frames start at multiples of 32 whatever somebody has done to the tail.
+        let offset = raw_tail_offset(raw, shape.term_length()) as usize & !(FRAME_ALIGNMENT - 1);
+        let range = Reservation {
+            partition,
+            offset,
+            term_begin: cursor.term_begin,
+            stream_word: cursor.stream_word,
+        };
+        let end = offset + occupied;
+        if end <= term_length {
+            window.claimed(range.position(), occupied as i64);
+            return Ok(range);
+        }
+        if offset < term_length {
+            let rest = term_length - offset;
+            window.claimed(range.position(), rest as i64);
+            write_padding(
+                self.log.term(partition).slot(offset),
+                rest as i32,
+                self.template.session_id,
+                range.stream_word,
+            );
+        }
+        let outcome = if cursor.term_begin.wrapping_add(end as i64) >= shape.max_possible_position() {
+            AppendOutcome::MaxPositionExceeded
+        } else {
+            rotate(self.log.metadata(), shape.term_count(term_id), term_id);
+            AppendOutcome::AdminAction
+        };
+        window.leave();
+        Err(outcome)
+    }
+
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.template.session_id
+    }
+
+    pub(crate) fn max_payload_length(&self) -> usize {
+        self.template.max_payload_length
+    }
+}
+
+/// What became of a block of ready frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockOutcome {
+    /// As for a message.
+    Append(AppendOutcome),
+    /// The bytes are no run of well formed frames for this place of this log.
+    Malformed,
+}
+
+/// Appends to a log that nobody else appends to: no read-modify-write.
+#[derive(Debug)]
+pub struct ExclusiveAppender<B> {
+    log: LogBuffers<B>,
+    template: Template,
+    partition: usize,
+    term_id: TermId,
+    /// Position of the start of the term.
+    term_begin: i64,
+    /// Stream and term id.
+    stream_word: i64,
+    /// Where the next frame goes, bytes from the start of the term; a multiple of 32, at most the term length.
+    offset: usize,
+}
+
+impl<B: Words> ExclusiveAppender<B> {
+    /// Takes up the log where its tail stands.
+    #[must_use]
+    pub fn new(log: LogBuffers<B>) -> ExclusiveAppender<B> {
+        let shape = log.shape();
+        let partition = partition_of_term_count(log.metadata().active_term_count_acquire());
+        let raw = log.metadata().tail_acquire(partition);
+        let term_id = raw_tail_term_id(raw);
+        ExclusiveAppender {
+            template: Template::of(&log),
+            partition,
+            term_id,
+            term_begin: shape.position(term_id, 0),
+            stream_word: stream_word(log.stream_id(), term_id),
+            offset: raw_tail_offset(raw, shape.term_length()) as usize & !(FRAME_ALIGNMENT - 1),
+            log,
+        }
+    }
+
+    /// The log.
+    pub fn log(&self) -> &LogBuffers<B> {
+        &self.log
+    }
+
+    /// Where the stream has come to.
+    #[inline(always)]
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        self.term_begin.wrapping_add(self.offset as i64)
+    }
+
+    /// Appends a message. `limit` is a value of the publication limit counter, loaded with acquire order.
+    #[inline(always)]
+    pub fn offer<S, R>(&mut self, source: &S, reserved: &R, limit: i64) -> AppendOutcome
+    where
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
+        if length > self.template.max_unfragmented_length {
+            return self.offer_fragmented(source, reserved, limit);
+        }
+        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        let range = match self.reserve(occupied, limit) {
+            Ok(range) => range,
+            Err(outcome) => return outcome,
+        };
+        let fragment = Fragment {
+            source,
+            from: 0,
+            length,
+            flags: FLAGS_UNFRAGMENTED,
+            reserved,
+        };
+        fragment.write_to(
+            self.log.term(range.partition).slot(range.offset),
+            self.template.session_id,
+            range.stream_word,
+        );
+        AppendOutcome::Appended {
+            position: self.position(),
+        }
+    }
+
+    #[cold]
+    fn offer_fragmented<S, R>(&mut self, source: &S, reserved: &R, limit: i64) -> AppendOutcome
+    where
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
+        if length > self.template.max_message_length {
+            return AppendOutcome::TooLong;
+        }
+        let occupied = fragmented_length(length, self.template.max_payload_length);
+        match self.reserve(occupied, limit) {
+            Ok(range) => {
+                write_fragments(&self.log, &self.template, range, source, reserved);
+                AppendOutcome::Appended {
+                    position: self.position(),
+                }
+            }
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Appends one padding frame that stands for `length` bytes of payload, at most the longest message.
+    pub fn append_padding(&mut self, length: usize, limit: i64) -> AppendOutcome {
+        if length > self.template.max_message_length {
+            return AppendOutcome::TooLong;
+        }
+        match self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit) {
+            Ok(range) => {
+                write_padding(
+                    self.log.term(range.partition).slot(range.offset),
+                    (length + FRAME_HEADER_LENGTH) as i32,
+                    self.template.session_id,
+                    range.stream_word,
+                );
+                AppendOutcome::Appended {
+                    position: self.position(),
+                }
+            }
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Appends a run of ready frames at once (spec 10.7). The frames carry this log's session, stream and the active
+    /// term id, the first one the active offset; a block that does not fit the rest of the term makes the log rotate
+    /// only when that rest is empty, otherwise it is malformed, since its term offset can not be right.
+    pub fn offer_block(&mut self, block: &[u8], limit: i64) -> BlockOutcome {
+        let position = self.position();
+        if position >= limit {
+            return BlockOutcome::Append(AppendOutcome::AtLimit { position });
+        }
+        let term_length = self.log.term_length() as usize;
+        if self.offset >= term_length {
+            return BlockOutcome::Append(self.next_term());
+        }
+        if block.len() > term_length - self.offset || !self.is_well_formed(block) {
+            return BlockOutcome::Malformed;
+        }
+        let occupied = align(block.len(), FRAME_ALIGNMENT);
+        let range = match self.reserve(occupied, limit) {
+            Ok(range) => range,
+            Err(outcome) => return BlockOutcome::Append(outcome),
+        };
+        let slot = self.log.term(range.partition).slot(range.offset);
+        if let Some(rest) = block.get(FRAME_HEADER_LENGTH..) {
+            slot.copy_payload(0, rest);
+        }
+        slot.store_relaxed(HeaderWord::Reserved, block_word(block, 24));
+        slot.store_relaxed(HeaderWord::Stream, block_word(block, 16));
+        slot.store_relaxed(HeaderWord::Offset, block_word(block, 8));
+        // This commits all frames: readers come to the others over the first.
+        commit_frame(slot, block_word(block, 0));
+        BlockOutcome::Append(AppendOutcome::Appended {
+            position: self.position(),
+        })
+    }
+
+    fn is_well_formed(&self, block: &[u8]) -> bool {
+        let mut at = 0;
+        while at < block.len() {
+            let Some(frame) = block.get(at..).filter(|rest| rest.len() >= FRAME_HEADER_LENGTH) else {
+                return false;
+            };
+            let word = block_word(frame, 0);
+            let length = word as i32;
+            let fits = length >= FRAME_HEADER_LENGTH as i32 && length as usize <= frame.len();
+            let expected_offset = offset_word((self.offset + at) as i32, self.template.session_id);
+            if !fits
+                || crate::log::frame::word_type(word) != TYPE_DATA
+                || block_word(frame, 8) != expected_offset
+                || block_word(frame, 16) != self.stream_word
+            {
+                return false;
+            }
+            at += align(length as usize, FRAME_ALIGNMENT);
+        }
+        at > 0
+    }
+
+    /// Raises the tail by `occupied` bytes, before the frame is written (spec 10.7).
+    #[inline(always)]
+    pub(crate) fn reserve(&mut self, occupied: usize, limit: i64) -> Result<Reservation, AppendOutcome> {
+        let position = self.position();
+        if position >= limit {
+            return Err(AppendOutcome::AtLimit { position });
+        }
+        let end = self.offset + occupied;
+        self.log
+            .metadata()
+            .tail_release(self.partition, raw_tail(self.term_id, end as i32));
+        if end > self.log.term_length() as usize {
+            return Err(self.end_of_term());
+        }
+        let range = Reservation {
+            partition: self.partition,
+            offset: self.offset,
+            term_begin: self.term_begin,
+            stream_word: self.stream_word,
+        };
+        self.offset = end;
+        Ok(range)
+    }
+
+    #[cold]
+    fn end_of_term(&mut self) -> AppendOutcome {
+        let term_length = self.log.term_length() as usize;
+        if self.offset < term_length {
+            write_padding(
+                self.log.term(self.partition).slot(self.offset),
+                (term_length - self.offset) as i32,
+                self.template.session_id,
+                self.stream_word,
+            );
+            // Also at the last term, so that the padding is written once.
+            self.offset = term_length;
+        }
+        self.next_term()
+    }
+
+    #[cold]
+    fn next_term(&mut self) -> AppendOutcome {
+        let shape = self.log.shape();
+        let next_begin = self.term_begin.wrapping_add(i64::from(shape.term_length()));
+        if next_begin >= shape.max_possible_position() {
+            return AppendOutcome::MaxPositionExceeded;
+        }
+        let term_count = shape.term_count(self.term_id);
+        rotate_exclusive(self.log.metadata(), term_count, self.term_id);
+        self.term_id = TermId(self.term_id.0.wrapping_add(1));
+        self.partition = partition_of_term_count(term_count.wrapping_add(1));
+        self.term_begin = next_begin;
+        self.stream_word = stream_word(self.template.stream_id, self.term_id);
+        self.offset = 0;
+        AppendOutcome::AdminAction
+    }
+
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.template.session_id
+    }
+
+    pub(crate) fn max_payload_length(&self) -> usize {
+        self.template.max_payload_length
+    }
+}
+
+fn block_word(block: &[u8], at: usize) -> i64 {
+    block
+        .get(at..at + 8)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, i64::from_le_bytes)
+}
