@@ -24,6 +24,7 @@ use crate::agent::doorbell::DOORBELL_LENGTH;
 use crate::agent::{Doorbell, ProcessId};
 use crate::bits::align;
 use crate::id::{ClientId, RegistrationId};
+use crate::log::AppendWindow;
 use crate::memory::{AtomicBuffer, Region, View};
 use crate::time::EpochMs;
 
@@ -475,6 +476,23 @@ impl OwnerSlot {
     #[must_use]
     pub fn window(&self) -> Window {
         window_of(&self.slot)
+    }
+}
+
+impl AppendWindow for OwnerSlot {
+    #[inline(always)]
+    fn enter(&self) {
+        OwnerSlot::enter(self);
+    }
+
+    #[inline(always)]
+    fn claimed(&self, position: i64, length: i64) {
+        OwnerSlot::claimed(self, position, length);
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        OwnerSlot::leave(self);
     }
 }
 

@@ -46,55 +46,13 @@ pub enum AppendOutcome {
 /// What a publisher tells its driver about the range it is appending to, so that the driver knows at once whom an
 /// unfinished range belongs to when somebody dies. All three are plain stores to memory of this publisher.
 pub trait AppendWindow {
-    /// Stores [`WINDOW_RESERVING`], before the tail is raised.
+    /// Stores 1, before the tail is raised.
     fn enter(&self);
     /// Stores the length, then with release order `position | 2`, after the tail was raised and before the first
     /// frame is written. `position` is where the range starts, a multiple of 32.
     fn claimed(&self, position: i64, length: i64);
     /// Stores 0 with release order, after the last commit.
     fn leave(&self);
-}
-
-/// Window word of a publisher that is about to raise the tail, or just did.
-pub const WINDOW_RESERVING: i64 = 1;
-
-/// What the window words of a publisher say (driver side).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InFlight {
-    /// No append under way.
-    None,
-    /// Raising the tail, or between that and knowing its range.
-    Reserving,
-    /// Writing this range.
-    Range {
-        /// Where it starts, bytes.
-        position: i64,
-        /// How long it is, bytes.
-        length: i64,
-    },
-}
-
-impl InFlight {
-    /// Decodes a window word and the length word beside it, read in this order, the first with acquire order. The
-    /// numbers of a range are not checked.
-    #[must_use]
-    pub const fn from_words(window: i64, length: i64) -> InFlight {
-        match window {
-            0 => InFlight::None,
-            _ if window & 2 != 0 => InFlight::Range {
-                position: window & !(FRAME_ALIGNMENT as i64 - 1),
-                length,
-            },
-            _ => InFlight::Reserving,
-        }
-    }
-
-    /// The window word for a range that starts at `position`.
-    #[inline(always)]
-    #[must_use]
-    pub const fn range_word(position: i64) -> i64 {
-        position | 2
-    }
 }
 
 /// No window: for exclusive use, tests and foreign drivers.

@@ -33,7 +33,7 @@ pub fn scan_block<B: Words>(term: &Term<B>, offset: i32, length_limit: usize) ->
     let mut block = Block {
         end_offset: offset,
         is_padding: false,
-        corrupt: offset < 0 || offset > length || offset as usize % FRAME_ALIGNMENT != 0,
+        corrupt: offset < 0 || offset > length || !(offset as usize).is_multiple_of(FRAME_ALIGNMENT),
     };
     if block.corrupt {
         return block;

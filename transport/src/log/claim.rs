@@ -104,7 +104,7 @@ fn nonce_of(owner_tag: i64, position: i64) -> u32 {
     let mixed =
         ((owner_tag as u64) ^ ((position as u64) >> 5).rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let folded = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    ((folded >> 32) as u32 & !0xff) | VERSION_FENCED as u32
+    ((folded >> 32) as u32 & !0xff) | u32::from(VERSION_FENCED)
 }
 
 fn fill_and_commit<B: Words>(slot: Slot<'_, B>, claimed: &Claimed, staged: &[u8], fields: FrameFields) {

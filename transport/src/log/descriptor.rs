@@ -26,7 +26,7 @@ pub const MTU_MAX: i32 = 65_504;
 pub const MESSAGE_MAX_LENGTH: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(MTU_MAX < TERM_MIN_LENGTH);
-const _: () = assert!(MTU_MAX as usize % FRAME_ALIGNMENT == 0);
+const _: () = assert!((MTU_MAX as usize).is_multiple_of(FRAME_ALIGNMENT));
 
 /// What kind of stream a log carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

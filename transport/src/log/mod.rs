@@ -33,8 +33,7 @@ pub mod unblock;
 pub mod words;
 
 pub use append::{
-    AppendOutcome, AppendWindow, BlockOutcome, ConcurrentAppender, ExclusiveAppender, InFlight, NoWindow,
-    WINDOW_RESERVING,
+    AppendOutcome, AppendWindow, BlockOutcome, ConcurrentAppender, ExclusiveAppender, NoWindow,
 };
 pub use block::{Block, scan_block};
 pub use buffers::{LogBuffers, LogInit};

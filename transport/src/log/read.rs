@@ -46,7 +46,7 @@ pub fn scan_fragments<'a, B: Words>(
     let mut result = ReadResult {
         offset,
         fragments: 0,
-        corrupt: offset < 0 || offset > length || offset as usize % FRAME_ALIGNMENT != 0,
+        corrupt: offset < 0 || offset > length || !(offset as usize).is_multiple_of(FRAME_ALIGNMENT),
     };
     if result.corrupt {
         return result;
