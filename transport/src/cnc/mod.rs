@@ -2,6 +2,9 @@
 #![cfg(not(loom))]
 #![forbid(unsafe_code)]
 
+pub mod cnc_file;
 pub mod extension;
+pub mod layout;
 
-pub use extension::Extension;
+pub use cnc_file::{CncError, CncFile, CncSpec};
+pub use extension::{Extension, ExtensionError};
