@@ -254,3 +254,196 @@ fn require(holds: bool, otherwise: &str) -> Result<(), ConfigError> {
         Err(ConfigError::Relation(otherwise.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::{CLIENTS_BUFFER_MIN, CONDUCTOR_BUFFER_MIN, ERROR_BUFFER_MIN, MIB};
+    use super::super::sources::DriverSettings;
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> DriverSettings {
+        let mut settings = DriverSettings::defaults();
+        for (key, value) in pairs {
+            settings.set(key, value).unwrap();
+        }
+        settings
+    }
+
+    fn refusal(pairs: &[(&str, &str)]) -> String {
+        match with(pairs).conclude() {
+            Err(ConfigError::Relation(text)) => text,
+            other => panic!("{pairs:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_length_of_the_cnc_file_follows_from_its_sections() {
+        let context = with(&[]).conclude().unwrap();
+        let sections = 128 + CONDUCTOR_BUFFER_MIN + CLIENTS_BUFFER_MIN + 40 * MIB + ERROR_BUFFER_MIN;
+        assert_eq!(context.cnc_length as i64, (sections + 4095) / 4096 * 4096);
+        assert_eq!(context.counters_metadata_length as i64, 32 * MIB);
+        let context = with(&[
+            ("aeron.file.page.size", "2m"),
+            ("aeron.loss.report.buffer.length", "5000"),
+        ])
+        .conclude()
+        .unwrap();
+        assert_eq!(context.cnc_length as i64 % (2 * MIB), 0);
+        assert_eq!(context.loss_report_buffer_length as i64, 2 * MIB);
+    }
+
+    #[test]
+    fn a_cnc_file_beyond_i32_is_refused() {
+        let most = with(&[("aeron.counters.buffer.length", "400m")])
+            .conclude()
+            .unwrap();
+        assert!(i32::try_from(most.cnc_length).is_ok());
+        for pairs in [
+            [("aeron.counters.buffer.length", "410m"), ("aeron.dir", "/x")],
+            [
+                ("aeron.conductor.buffer.length", "1073742592"),
+                ("aeron.clients.buffer.length", "1073741952"),
+            ],
+            [
+                ("aeron.error.buffer.length", "1g"),
+                ("aeron.file.page.size", "1g"),
+            ],
+        ] {
+            assert!(refusal(&pairs).contains("cnc.dat"), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn modes_are_private_unless_the_group_is_let_in() {
+        let private = with(&[]).conclude().unwrap();
+        assert_eq!((private.directory_mode, private.file_mode), (0o700, 0o600));
+        let group = with(&[("fulmar.dir.group", "on")]).conclude().unwrap();
+        assert_eq!((group.directory_mode, group.file_mode), (0o750, 0o660));
+    }
+
+    #[test]
+    fn timeouts_that_contradict_each_other_are_refused_and_equality_counts_as_contradiction() {
+        let liveness = "aeron.client.liveness.timeout";
+        let unblock = "aeron.publication.unblock.timeout";
+        let timer = "aeron.timer.interval";
+        for (pairs, named) in [
+            (vec![(liveness, "500ms"), (timer, "100ms")], "500ms"),
+            (vec![(liveness, "2s"), (timer, "2s")], timer),
+            (vec![(liveness, "15s")], unblock),
+            (vec![(unblock, "10s")], liveness),
+            (
+                vec![("aeron.untethered.window.limit.timeout", "1s")],
+                "window.limit",
+            ),
+            (
+                vec![("aeron.untethered.linger.timeout", "1s")],
+                "untethered.linger",
+            ),
+            (
+                vec![("aeron.untethered.resting.timeout", "1s")],
+                "untethered.resting",
+            ),
+        ] {
+            let text = refusal(&pairs);
+            assert!(text.contains(named), "{pairs:?}: {text}");
+        }
+        for pairs in [
+            vec![(liveness, "501ms"), (timer, "100ms")],
+            vec![(liveness, "14999ms")],
+            vec![(unblock, "10001ms")],
+            vec![("aeron.untethered.window.limit.timeout", "1001ms")],
+            vec![("aeron.untethered.linger.timeout", "1001ms")],
+        ] {
+            assert!(with(&pairs).conclude().is_ok(), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn windows_that_hold_no_frame_are_refused() {
+        for (pairs, named) in [
+            (
+                vec![("aeron.publication.term.window.length", "1376")],
+                "aeron.publication.term.window.length",
+            ),
+            (
+                vec![("aeron.ipc.publication.term.window.length", "1376")],
+                "aeron.ipc.publication",
+            ),
+            (
+                vec![("aeron.rcv.initial.window.length", "1376")],
+                "aeron.rcv.initial.window.length",
+            ),
+            (
+                vec![("aeron.rcv.initial.window.length", "256k")],
+                "aeron.socket.so_rcvbuf",
+            ),
+            (
+                vec![("aeron.socket.so_rcvbuf", "64k")],
+                "aeron.rcv.initial.window.length",
+            ),
+            (vec![("aeron.socket.so_sndbuf", "1024")], "aeron.mtu.length"),
+        ] {
+            let text = refusal(&pairs);
+            assert!(text.contains(named), "{pairs:?}: {text}");
+        }
+        for pairs in [
+            vec![("aeron.publication.term.window.length", "1408")],
+            vec![
+                ("aeron.rcv.initial.window.length", "256k"),
+                ("aeron.socket.so_rcvbuf", "0"),
+            ],
+            vec![
+                ("aeron.rcv.initial.window.length", "256k"),
+                ("aeron.socket.so_rcvbuf", "256k"),
+            ],
+            vec![("aeron.socket.so_sndbuf", "1408")],
+        ] {
+            assert!(with(&pairs).conclude().is_ok(), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_sessions_and_the_resolver_are_checked() {
+        let low = "aeron.publication.reserved.session.id.low";
+        assert!(refusal(&[(low, "1001")]).contains(low));
+        assert!(with(&[(low, "1000")]).conclude().is_ok());
+        let driver = ("aeron.name.resolver.supplier", "driver");
+        let name = ("aeron.driver.resolver.name", "one");
+        let interface = ("aeron.driver.resolver.interface", "localhost:8050");
+        assert!(refusal(&[driver, interface]).contains(name.0));
+        assert!(refusal(&[driver, name]).contains(interface.0));
+        assert!(with(&[driver, name, interface]).conclude().is_ok());
+        let many = vec!["a:1"; 21].join(",");
+        assert!(refusal(&[("aeron.driver.resolver.bootstrap.neighbor", &many)]).contains("20"));
+        let enough = vec!["a:1"; 20].join(",");
+        assert!(
+            with(&[("aeron.driver.resolver.bootstrap.neighbor", &enough)])
+                .conclude()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn surprising_combinations_are_remarked_on() {
+        let remark = |pairs: &[(&str, &str)]| {
+            let remarks: Vec<String> = with(pairs).warnings().iter().map(ToString::to_string).collect();
+            remarks.join("; ")
+        };
+        assert_eq!(remark(&[]), "");
+        assert!(remark(&[("aeron.dir", "here")]).contains("relative"));
+        assert!(
+            remark(&[("aeron.driver.timeout", "1000")]).contains("not shorter than aeron.driver.timeout")
+        );
+        assert!(remark(&[("aeron.timer.interval", "5s")]).contains("5s"));
+    }
+
+    #[test]
+    fn a_directory_name_leaves_room_for_the_names_in_it() {
+        let longest = format!("/{}", "d".repeat(super::super::limits::DIRECTORY_NAME_MAX - 1));
+        assert!(with(&[("aeron.dir", &longest)]).conclude().is_ok());
+        let mut settings = DriverSettings::defaults();
+        assert!(settings.set("aeron.dir", &format!("{longest}d")).is_err());
+        assert!(settings.set("aeron.dir", "").is_err());
+        assert!(settings.set("aeron.dir", "/a\0b").is_err());
+    }
+}

@@ -6,7 +6,7 @@ use fulmar::agent::IdleMode;
 use fulmar::uri::value::{parse_duration_ns, parse_size, print_duration_ns, print_size};
 
 use super::choice::Choice;
-use super::limits::{DURATION_MAX, MILLISECOND, SECOND, TEXT_MAX};
+use super::limits::{DURATION_MAX, I32_MAX, I32_MIN, MILLISECOND, SECOND, TEXT_MAX};
 
 /// A value and, if it is not what the text said, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,11 @@ impl Length {
     }
 
     fn describe(&self) -> String {
-        let range = format!("{} to {}", print_size(self.min), print_size(self.max));
+        let range = if self.max == i64::MAX {
+            format!("at least {}", print_size(self.min))
+        } else {
+            format!("{} to {}", print_size(self.min), print_size(self.max))
+        };
         match self.shape {
             Shape::Any => range,
             Shape::PowerOfTwo => format!("power of two, {range}"),
@@ -321,8 +325,9 @@ impl<T: Integer> Kind<T> for Number {
 
     fn bounds(&self) -> String {
         match (self.min, self.max) {
-            (i64::MIN, i64::MAX) => "any".to_owned(),
-            (min, max) if max >= i64::from(i32::MAX) && min > i64::MIN => format!("at least {min}"),
+            (i64::MIN, i64::MAX) => "any 64-bit number".to_owned(),
+            (I32_MIN, I32_MAX) => "any 32-bit number".to_owned(),
+            (min, max) if max >= I32_MAX && min > i64::MIN => format!("at least {min}"),
             (min, max) => format!("{min} to {max}"),
         }
     }

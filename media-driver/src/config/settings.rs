@@ -19,8 +19,8 @@ pub struct Setting {
     pub key: &'static str,
     /// Other property names that mean the same.
     pub aliases: &'static [&'static str],
-    /// What the setting does, in one sentence.
-    pub doc: &'static str,
+    /// As written above the field, with the space after the slashes.
+    raw_doc: &'static str,
     /// The unit of a bare number, or the sort of text.
     pub unit: fn() -> &'static str,
     /// The allowed values, for people.
@@ -35,6 +35,12 @@ impl Setting {
     #[must_use]
     pub fn env_name(&self) -> String {
         self.key.to_ascii_uppercase().replace('.', "_")
+    }
+
+    /// What the setting does, in one sentence.
+    #[must_use]
+    pub fn doc(&self) -> &'static str {
+        self.raw_doc.trim()
     }
 
     /// The built-in default as text.
@@ -82,7 +88,7 @@ macro_rules! settings {
         pub static TABLE: &[Setting] = &[ $( Setting {
             key: $key,
             aliases: &[$($alias),*],
-            doc: concat!($($doc),+),
+            raw_doc: concat!($($doc),+),
             unit: || Kind::<$type>::unit(&$kind),
             bounds: || Kind::<$type>::bounds(&$kind),
             set: |values, text| {

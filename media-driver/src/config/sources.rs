@@ -258,7 +258,7 @@ impl DriverSettings {
             default: (row.show)(&defaults),
             unit: (row.unit)(),
             bounds: (row.bounds)(),
-            doc: row.doc.trim(),
+            doc: row.doc(),
         })
         .collect()
     }
@@ -363,12 +363,12 @@ fn nearest_key(key: &str) -> Option<&'static str> {
         .iter()
         .map(|row| (edit_distance(&key, row.key), row.key))
         .min()?;
-    (best.0 <= 3).then_some(best.1)
+    (best.0 <= 2).then_some(best.1)
 }
 
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len().abs_diff(b.len()) > 3 {
+    if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
     }
     let mut previous: Vec<usize> = (0..=b.len()).collect();
@@ -429,6 +429,11 @@ mod tests {
         row.expect("the key is in the table").source
     }
 
+    fn value_of(settings: &DriverSettings, key: &str) -> String {
+        let row = settings.explain().into_iter().find(|row| row.key == key);
+        row.expect("the key is in the table").value
+    }
+
     #[test]
     fn the_defaults_conclude_without_a_warning() {
         let settings = DriverSettings::defaults();
@@ -461,5 +466,213 @@ mod tests {
         };
         assert_eq!(source_of(&settings, "aeron.mtu.length"), file);
         assert_eq!(source_of(&settings, "aeron.timer.interval"), Source::Default);
+    }
+
+    #[test]
+    fn of_equal_sources_the_later_wins() {
+        let mut settings = DriverSettings::defaults();
+        settings.define("aeron.dir=/first").unwrap();
+        settings.define("aeron.dir=/second").unwrap();
+        assert_eq!(settings.values().dir, "/second");
+        settings
+            .apply_properties("a", "aeron.mtu.length=4k\naeron.mtu.length=8k")
+            .unwrap();
+        settings.apply_properties("b", "aeron.ipc.mtu.length=4k").unwrap();
+        settings.apply_properties("c", "aeron.ipc.mtu.length=8k").unwrap();
+        assert_eq!(
+            (settings.values().mtu_length, settings.values().ipc_mtu_length),
+            (8192, 8192)
+        );
+        assert_eq!(source_of(&settings, "aeron.ipc.mtu.length").to_string(), "c:1");
+    }
+
+    #[test]
+    fn each_source_beats_exactly_those_below_it() {
+        let ladder = [
+            Source::Default,
+            Source::Environment("AERON_DIR".to_owned()),
+            Source::File {
+                path: "x".to_owned(),
+                line: 1,
+            },
+            Source::Define,
+            Source::Option("--dir".to_owned()),
+            Source::Program,
+        ];
+        for (low, weak) in ladder.iter().enumerate() {
+            for strong in &ladder[low..] {
+                let mut settings = DriverSettings::defaults();
+                settings.apply("aeron.dir", "/strong", strong.clone()).unwrap();
+                settings.apply("aeron.dir", "/weak", weak.clone()).unwrap();
+                let expected = if weak == strong { "/weak" } else { "/strong" };
+                assert_eq!(settings.values().dir, expected, "{weak} after {strong}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_weaker_source_gives_no_warning_but_its_bad_values_are_refused() {
+        let mut settings = DriverSettings::defaults();
+        settings.define("aeron.mtu.length=4k").unwrap();
+        settings.apply_env(env(&[("AERON_MTU_LENGTH", "1m")])).unwrap();
+        assert_eq!(settings.warnings(), []);
+        assert!(settings.apply_env(env(&[("AERON_MTU_LENGTH", "many")])).is_err());
+    }
+
+    #[test]
+    fn unknown_environment_variables_are_warned_about_unless_they_are_for_clients() {
+        let mut settings = DriverSettings::defaults();
+        settings
+            .apply_env(env(&[
+                ("AERON_TREM_BUFFER_LENGTH", "64k"),
+                ("FULMAR_NO_SUCH", "1"),
+                ("AERON_CLIENT_NAME", "ann"),
+                ("AERON_CLIENT_IDLE_SLEEP_DURATION", "1ms"),
+                ("AERON_ARCHIVE_DIR", "/x"),
+                ("aeron_dir", "/lower"),
+                ("PATH", "/bin"),
+                ("AERON_DIR", ""),
+            ]))
+            .unwrap();
+        let warnings: Vec<String> = settings.warnings().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                "environment: there is no setting AERON_TREM_BUFFER_LENGTH; it is ignored",
+                "environment: there is no setting FULMAR_NO_SUCH; it is ignored"
+            ]
+        );
+        assert_eq!(settings.values(), DriverValues::defaults());
+    }
+
+    #[test]
+    fn unknown_keys_of_defines_and_options_are_refused_with_a_hint() {
+        let mut settings = DriverSettings::defaults();
+        let text = |outcome: Result<(), ConfigError>| outcome.unwrap_err().to_string();
+        assert_eq!(
+            text(settings.define("aeron.term.bufer.length=64k")),
+            "-D: there is no setting aeron.term.bufer.length; did you mean aeron.term.buffer.length?"
+        );
+        assert_eq!(
+            text(settings.define("aeron.client.name=x")),
+            "-D: there is no setting aeron.client.name; it is a setting of clients"
+        );
+        assert_eq!(
+            text(settings.define("java.io.tmpdir=/tmp")),
+            "-D: there is no setting java.io.tmpdir"
+        );
+        assert_eq!(
+            text(settings.set("nonsense", "1")),
+            "program: there is no setting nonsense"
+        );
+        assert_eq!(
+            text(settings.define("aeron.dir")),
+            "-D: expected key=value, found \"aeron.dir\""
+        );
+        assert_eq!(settings.values(), DriverValues::defaults());
+    }
+
+    #[test]
+    fn a_properties_text_has_comments_continuations_and_both_separators() {
+        let text = "# comment\n\n! another\n  aeron.dir = /dev/shm/a=b  \naeron.mtu.length: 8k\r\n\
+                    aeron.driver.resolver.\\\n   name = one\\\n two\n\
+                    aeron.archive.dir=x\njava.home=/j\naeron.no.such=1\n";
+        let mut settings = DriverSettings::defaults();
+        settings.apply_properties("p", text).unwrap();
+        let values = settings.values();
+        assert_eq!(values.dir, "/dev/shm/a=b");
+        assert_eq!(values.mtu_length, 8192);
+        assert_eq!(values.driver_resolver_name, "onetwo");
+        assert_eq!(
+            source_of(&settings, "aeron.driver.resolver.name").to_string(),
+            "p:6"
+        );
+        let warnings: Vec<String> = settings.warnings().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                "p:9: there is no setting aeron.archive.dir; it is ignored",
+                "p:10: there is no setting java.home; it is ignored",
+                "p:11: there is no setting aeron.no.such; it is ignored",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bad_properties_text_names_the_line() {
+        let bad = |text: &str| {
+            let outcome = DriverSettings::defaults().apply_properties("p", text);
+            outcome.unwrap_err().to_string()
+        };
+        assert_eq!(
+            bad("#\naeron.dir"),
+            "p:2: expected key=value, found \"aeron.dir\""
+        );
+        assert_eq!(bad("=x"), "p:1: expected key=value, found \"=x\"");
+        assert_eq!(bad("fulmar.nope=1"), "p:1: there is no setting fulmar.nope");
+        assert!(
+            bad("aeron.mtu.length=1500").starts_with("p:1: aeron.mtu.length=1500 is not a multiple of 32")
+        );
+    }
+
+    #[test]
+    fn a_properties_file_is_read_and_a_missing_one_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("driver.properties");
+        std::fs::write(&path, "aeron.threading.mode=SHARED\n").unwrap();
+        let mut settings = DriverSettings::defaults();
+        settings.apply_file(&path).unwrap();
+        assert_eq!(value_of(&settings, "aeron.threading.mode"), "shared");
+        let missing = directory.path().join("missing.properties");
+        let error = settings.apply_file(&missing).unwrap_err();
+        assert!(matches!(error, ConfigError::Unreadable { .. }));
+        assert!(error.to_string().contains("missing.properties"), "{error}");
+    }
+
+    #[test]
+    fn the_general_idle_mode_reaches_threads_without_an_equally_strong_own_one() {
+        let mut settings = DriverSettings::defaults();
+        settings
+            .apply_env(env(&[
+                ("AERON_SENDER_IDLE_STRATEGY", "noop"),
+                ("FULMAR_IDLE", "yield"),
+            ]))
+            .unwrap();
+        let values = settings.values();
+        assert_eq!(values.sender_idle.to_string(), "noop");
+        assert_eq!(values.conductor_idle.to_string(), "yield");
+        assert_eq!(values.shared_idle.to_string(), "yield");
+        settings.option("--idle", "fulmar.idle", "spin").unwrap();
+        settings.set("aeron.receiver.idle.strategy", "backoff").unwrap();
+        for (key, value, source) in [
+            ("aeron.sender.idle.strategy", "spin", "--idle"),
+            ("aeron.conductor.idle.strategy", "spin", "--idle"),
+            ("aeron.sharednetwork.idle.strategy", "spin", "--idle"),
+            ("aeron.receiver.idle.strategy", "backoff", "program"),
+        ] {
+            assert_eq!(value_of(&settings, key), value, "{key}");
+            assert_eq!(source_of(&settings, key).to_string(), source, "{key}");
+        }
+        let context = settings.conclude().unwrap();
+        assert_eq!(context.sender_idle.to_string(), "spin");
+        assert_eq!(context.receiver_idle.to_string(), "backoff");
+    }
+
+    #[test]
+    fn an_edit_by_the_program_is_traced_and_checked_at_the_end() {
+        let mut settings = DriverSettings::defaults();
+        settings.edit(|values| values.term_buffer_length = 128 * 1024);
+        settings.define("aeron.term.buffer.length=64k").unwrap();
+        assert_eq!(settings.values().term_buffer_length, 128 * 1024);
+        assert_eq!(source_of(&settings, "aeron.term.buffer.length"), Source::Program);
+        assert_eq!(source_of(&settings, "aeron.mtu.length"), Source::Default);
+        settings.edit(|values| values.term_buffer_length = 100_000);
+        let error = settings.conclude().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "program: aeron.term.buffer.length=100000 is not a power of two; the next that is: 131072"
+        );
+        settings.edit(|values| values.term_buffer_length = 4096);
+        assert!(settings.conclude().is_err());
     }
 }
