@@ -9,7 +9,6 @@
 pub mod channel_params;
 pub mod choice;
 pub mod context;
-pub mod default_directory;
 pub mod kind;
 pub mod limits;
 pub mod settings;
@@ -20,6 +19,5 @@ pub use channel_params::{
 };
 pub use choice::{IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
 pub use context::{ConfigError, DriverContext};
-pub use default_directory::default_directory;
 pub use settings::{DriverValues, Setting, TABLE};
 pub use sources::{ConfigWarning, DriverSettings, Row, Source};

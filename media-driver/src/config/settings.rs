@@ -2,9 +2,9 @@
 //! holds unit and bounds) and one line of documentation; everything else about a setting is derived from its row.
 
 use fulmar::agent::IdleMode;
+use fulmar::directory::default_directory;
 
 use super::choice::{IoBackend, ReceiverGroup, TerminationValidator, ThreadingMode};
-use super::default_directory::default_directory;
 use super::kind::{Bool, Duration, Idle, Kind, Length, Name, Number, PortRange, Shape, Text, Unset};
 use super::limits::{
     BROADCAST_TRAILER, CLIENTS_BUFFER_MIN, CONDUCTOR_BUFFER_MIN, COUNTERS_BUFFER_MAX, COUNTERS_BUFFER_MIN,
