@@ -18,7 +18,7 @@ use crate::log::frame::{
 use crate::log::metadata::{producer_position, raw_tail, raw_tail_offset, raw_tail_term_id};
 use crate::log::payload::{ReservedValue, Source};
 use crate::log::rotate::{rotate, rotate_exclusive};
-use crate::log::words::{HeaderWord, Slot, Words};
+use crate::log::words::{HeaderWord, SHORT_COPY_MAX, Slot, Words};
 use crate::position::partition_of_term_count;
 use crate::sync::{Ordering, fence};
 
@@ -113,8 +113,9 @@ struct Template {
     stream_id: StreamId,
     max_payload_length: usize,
     max_message_length: usize,
-    /// Longest message that one frame takes.
-    max_unfragmented_length: usize,
+    /// Longest message that is appended without a call.
+    max_inline_length: usize,
+    term_length: u64,
 }
 
 impl Template {
@@ -126,7 +127,8 @@ impl Template {
             stream_id: log.stream_id(),
             max_payload_length,
             max_message_length,
-            max_unfragmented_length: max_payload_length.min(max_message_length),
+            max_inline_length: max_payload_length.min(max_message_length).min(SHORT_COPY_MAX),
+            term_length: u64::from(log.term_length().unsigned_abs()),
         }
     }
 }
@@ -292,6 +294,9 @@ impl<B: Words> ConcurrentAppender<B> {
     }
 
     /// Appends a message. `limit` is a value of the publication limit counter, loaded with acquire order.
+    ///
+    /// Short messages are appended inline; whatever else can happen is a call, so that the short path keeps nothing
+    /// across calls.
     #[inline(always)]
     pub fn offer<W, S, R>(&self, window: &W, source: &S, reserved: &R, limit: i64) -> AppendOutcome
     where
@@ -300,14 +305,109 @@ impl<B: Words> ConcurrentAppender<B> {
         R: ReservedValue<B>,
     {
         let length = source.length();
-        if length > self.template.max_unfragmented_length {
-            return self.offer_fragmented(window, source, reserved, limit);
+        if length > self.template.max_inline_length {
+            return self.offer_long(window, source, reserved, limit);
+        }
+        let cursor = self.cursor.get();
+        let before = self.distance(cursor);
+        if before >= self.template.term_length {
+            return self.offer_long(window, source, reserved, limit);
+        }
+        let position = cursor.term_begin.wrapping_add(before as i64);
+        if position >= limit {
+            return AppendOutcome::AtLimit { position };
         }
         let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
-        let range = match self.reserve(window, occupied, limit) {
-            Ok(range) => range,
-            Err(outcome) => return outcome,
-        };
+        match self.raise(window, cursor, occupied) {
+            Ok(range) => self.write_unfragmented(window, range, source, reserved),
+            Err(raw) => self.offer_at_end(window, cursor.partition, raw, source, reserved),
+        }
+    }
+
+    /// Any message, from the start.
+    #[inline(never)]
+    fn offer_long<W, S, R>(&self, window: &W, source: &S, reserved: &R, limit: i64) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
+        if length > self.template.max_message_length {
+            return AppendOutcome::TooLong;
+        }
+        match self.reserve(
+            window,
+            fragmented_length(length, self.template.max_payload_length),
+            limit,
+        ) {
+            Ok(range) => self.write_message(window, range, source, reserved),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Any message, after the tail was raised from `raw` past the end of the expected term.
+    #[cold]
+    #[inline(never)]
+    fn offer_at_end<W, S, R>(
+        &self,
+        window: &W,
+        partition: usize,
+        raw: i64,
+        source: &S,
+        reserved: &R,
+    ) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let occupied = fragmented_length(source.length(), self.template.max_payload_length);
+        match self.end_of_term(window, partition, raw, occupied) {
+            Ok(range) => self.write_message(window, range, source, reserved),
+            Err(outcome) => outcome,
+        }
+    }
+
+    #[inline(always)]
+    fn write_message<W, S, R>(
+        &self,
+        window: &W,
+        range: Reservation,
+        source: &S,
+        reserved: &R,
+    ) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
+        if length <= self.template.max_payload_length {
+            return self.write_unfragmented(window, range, source, reserved);
+        }
+        write_fragments(&self.log, &self.template, range, source, reserved);
+        window.leave();
+        let occupied = fragmented_length(length, self.template.max_payload_length);
+        AppendOutcome::Appended {
+            position: range.position() + occupied as i64,
+        }
+    }
+
+    #[inline(always)]
+    fn write_unfragmented<W, S, R>(
+        &self,
+        window: &W,
+        range: Reservation,
+        source: &S,
+        reserved: &R,
+    ) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
         let fragment = Fragment {
             source,
             from: 0,
@@ -320,69 +420,41 @@ impl<B: Words> ConcurrentAppender<B> {
             self.template.session_id,
             range.stream_word,
         );
+        // SYNC window-leave: every commit is visible once the window is empty.
         window.leave();
+        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
         AppendOutcome::Appended {
             position: range.position() + occupied as i64,
         }
     }
 
-    #[cold]
-    fn offer_fragmented<W, S, R>(&self, window: &W, source: &S, reserved: &R, limit: i64) -> AppendOutcome
-    where
-        W: AppendWindow,
-        S: Source + ?Sized,
-        R: ReservedValue<B>,
-    {
-        let length = source.length();
-        if length > self.template.max_message_length {
-            return AppendOutcome::TooLong;
-        }
-        let occupied = fragmented_length(length, self.template.max_payload_length);
-        let range = match self.reserve(window, occupied, limit) {
-            Ok(range) => range,
-            Err(outcome) => return outcome,
-        };
-        write_fragments(&self.log, &self.template, range, source, reserved);
-        window.leave();
-        AppendOutcome::Appended {
-            position: range.position() + occupied as i64,
-        }
-    }
-
-    /// Raises the tail by `occupied` bytes. `Ok` leaves the window at the range, `Err` leaves it empty.
+    /// How far the tail of the cursor's term is from its start. As an unsigned distance, the tail of another term is
+    /// as far out as that of a full term.
     #[inline(always)]
-    pub(crate) fn reserve<W: AppendWindow>(
+    fn distance(&self, cursor: Cursor) -> u64 {
+        // SYNC tail: acquire.
+        let raw = self.log.metadata().tail_acquire(cursor.partition);
+        raw.wrapping_sub(cursor.raw_begin) as u64
+    }
+
+    /// Raises the tail of the cursor's term. `Ok` leaves the window at the range; `Err`, with the raw tail as it was,
+    /// leaves it reserving: the range is not inside that term.
+    #[inline(always)]
+    fn raise<W: AppendWindow>(
         &self,
         window: &W,
+        cursor: Cursor,
         occupied: usize,
-        limit: i64,
-    ) -> Result<Reservation, AppendOutcome> {
-        let metadata = self.log.metadata();
-        let term_length = self.log.term_length() as u64;
-        let mut cursor = self.cursor.get();
-        // As unsigned distances from the start of the term, another term id is as far out as a full term is.
-        let mut before = metadata
-            .tail_acquire(cursor.partition)
-            .wrapping_sub(cursor.raw_begin) as u64;
-        if before >= term_length {
-            cursor = self.find_active_term(limit)?;
-            before = metadata
-                .tail_acquire(cursor.partition)
-                .wrapping_sub(cursor.raw_begin) as u64;
-            if before >= term_length {
-                return Err(AppendOutcome::AdminAction);
-            }
-        }
-        let position = cursor.term_begin.wrapping_add(before as i64);
-        if position >= limit {
-            return Err(AppendOutcome::AtLimit { position });
-        }
+    ) -> Result<Reservation, i64> {
         window.enter();
         // SYNC window-enter: the window is set before the tail is raised, for who sees the raised tail.
-        let raw = metadata.tail_fetch_add(cursor.partition, occupied as i64);
+        let raw = self
+            .log
+            .metadata()
+            .tail_fetch_add(cursor.partition, occupied as i64);
         let offset = raw.wrapping_sub(cursor.raw_begin) as u64;
-        if offset > term_length - occupied as u64 {
-            return self.end_of_term(window, cursor.partition, raw, occupied);
+        if offset > self.template.term_length - occupied as u64 {
+            return Err(raw);
         }
         let range = Reservation {
             partition: cursor.partition,
@@ -392,6 +464,31 @@ impl<B: Words> ConcurrentAppender<B> {
         };
         window.claimed(range.position(), occupied as i64);
         Ok(range)
+    }
+
+    /// Reserves `occupied` bytes. `Ok` leaves the window at the range, `Err` leaves it empty.
+    #[inline]
+    pub(crate) fn reserve<W: AppendWindow>(
+        &self,
+        window: &W,
+        occupied: usize,
+        limit: i64,
+    ) -> Result<Reservation, AppendOutcome> {
+        let mut cursor = self.cursor.get();
+        let mut before = self.distance(cursor);
+        if before >= self.template.term_length {
+            cursor = self.find_active_term(limit)?;
+            before = self.distance(cursor);
+            if before >= self.template.term_length {
+                return Err(AppendOutcome::AdminAction);
+            }
+        }
+        let position = cursor.term_begin.wrapping_add(before as i64);
+        if position >= limit {
+            return Err(AppendOutcome::AtLimit { position });
+        }
+        self.raise(window, cursor, occupied)
+            .or_else(|raw| self.end_of_term(window, cursor.partition, raw, occupied))
     }
 
     fn cursor_of(&self, partition: usize, term_id: TermId) -> Cursor {
@@ -543,6 +640,8 @@ impl<B: Words> ExclusiveAppender<B> {
     }
 
     /// Appends a message. `limit` is a value of the publication limit counter, loaded with acquire order.
+    ///
+    /// Short messages are appended inline, as by [`ConcurrentAppender::offer`].
     #[inline(always)]
     pub fn offer<S, R>(&mut self, source: &S, reserved: &R, limit: i64) -> AppendOutcome
     where
@@ -550,18 +649,48 @@ impl<B: Words> ExclusiveAppender<B> {
         R: ReservedValue<B>,
     {
         let length = source.length();
-        if length > self.template.max_unfragmented_length {
-            return self.offer_fragmented(source, reserved, limit);
+        if length > self.template.max_inline_length {
+            return self.offer_long(source, reserved, limit);
         }
-        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
-        let range = match self.reserve(occupied, limit) {
-            Ok(range) => range,
-            Err(outcome) => return outcome,
-        };
+        match self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit) {
+            Ok(range) => self.write_unfragmented(range, source, reserved),
+            Err(outcome) => outcome,
+        }
+    }
+
+    #[inline(never)]
+    fn offer_long<S, R>(&mut self, source: &S, reserved: &R, limit: i64) -> AppendOutcome
+    where
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let length = source.length();
+        if length > self.template.max_message_length {
+            return AppendOutcome::TooLong;
+        }
+        let max_payload_length = self.template.max_payload_length;
+        match self.reserve(fragmented_length(length, max_payload_length), limit) {
+            Ok(range) if length <= max_payload_length => self.write_unfragmented(range, source, reserved),
+            Ok(range) => {
+                write_fragments(&self.log, &self.template, range, source, reserved);
+                AppendOutcome::Appended {
+                    position: self.position(),
+                }
+            }
+            Err(outcome) => outcome,
+        }
+    }
+
+    #[inline(always)]
+    fn write_unfragmented<S, R>(&self, range: Reservation, source: &S, reserved: &R) -> AppendOutcome
+    where
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
         let fragment = Fragment {
             source,
             from: 0,
-            length,
+            length: source.length(),
             flags: FLAGS_UNFRAGMENTED,
             reserved,
         };
@@ -572,28 +701,6 @@ impl<B: Words> ExclusiveAppender<B> {
         );
         AppendOutcome::Appended {
             position: self.position(),
-        }
-    }
-
-    #[cold]
-    fn offer_fragmented<S, R>(&mut self, source: &S, reserved: &R, limit: i64) -> AppendOutcome
-    where
-        S: Source + ?Sized,
-        R: ReservedValue<B>,
-    {
-        let length = source.length();
-        if length > self.template.max_message_length {
-            return AppendOutcome::TooLong;
-        }
-        let occupied = fragmented_length(length, self.template.max_payload_length);
-        match self.reserve(occupied, limit) {
-            Ok(range) => {
-                write_fragments(&self.log, &self.template, range, source, reserved);
-                AppendOutcome::Appended {
-                    position: self.position(),
-                }
-            }
-            Err(outcome) => outcome,
         }
     }
 
@@ -685,7 +792,7 @@ impl<B: Words> ExclusiveAppender<B> {
         self.log
             .metadata()
             .tail_release(self.partition, raw_tail(self.term_id, end as i32));
-        if end > self.log.term_length() as usize {
+        if end as u64 > self.template.term_length {
             return Err(self.end_of_term());
         }
         let range = Reservation {
@@ -708,7 +815,7 @@ impl<B: Words> ExclusiveAppender<B> {
                 self.template.session_id,
                 self.stream_word,
             );
-            // Also at the last term, so that the padding is written once.
+            // Also in the last term, so that the padding is written once.
             self.offset = term_length;
         }
         self.next_term()

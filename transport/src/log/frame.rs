@@ -96,20 +96,20 @@ pub const fn word_type(word: i64) -> u16 {
 /// A committed frame, whose length was checked against the term when it was read. What the other header fields hold
 /// is whatever the publisher wrote.
 #[derive(Debug)]
-pub struct FrameView<'a, B> {
+pub struct FrameView<'a, B: Words> {
     slot: Slot<'a, B>,
     // Invariant: 32 <= frame length <= slot.remaining().
     word: i64,
 }
 
-impl<B> Clone for FrameView<'_, B> {
+impl<B: Words> Clone for FrameView<'_, B> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B> Copy for FrameView<'_, B> {}
+impl<B: Words> Copy for FrameView<'_, B> {}
 
 impl<'a, B: Words> FrameView<'a, B> {
     /// A frame with this length word at this slot; `None` unless the length is at least that of a header and fits

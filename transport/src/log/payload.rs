@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::log::frame::FrameView;
+use crate::log::words::Words;
 
 /// The bytes of a message: one slice, two, or a list of them. They are private memory of the caller.
 pub trait Source {
@@ -118,7 +119,7 @@ impl Source for [&[u8]] {
 
 /// Where the reserved value of each frame comes from (spec 10.2): nowhere, or a function of the frame, whose payload
 /// is in place and which is not committed yet.
-pub trait ReservedValue<B> {
+pub trait ReservedValue<B: Words> {
     /// Whether [`ReservedValue::value`] is asked at all.
     const IS_USED: bool;
 
@@ -130,7 +131,7 @@ pub trait ReservedValue<B> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoReservedValue;
 
-impl<B> ReservedValue<B> for NoReservedValue {
+impl<B: Words> ReservedValue<B> for NoReservedValue {
     const IS_USED: bool = false;
 
     #[inline(always)]
@@ -139,7 +140,7 @@ impl<B> ReservedValue<B> for NoReservedValue {
     }
 }
 
-impl<B, F: Fn(&FrameView<'_, B>) -> i64> ReservedValue<B> for F {
+impl<B: Words, F: Fn(&FrameView<'_, B>) -> i64> ReservedValue<B> for F {
     const IS_USED: bool = true;
 
     #[inline(always)]

@@ -41,40 +41,38 @@ pub fn scan_fragments<'a, B: Words>(
     max_fragments: usize,
     mut handler: impl FnMut(FrameView<'a, B>) -> Action,
 ) -> ReadResult {
-    let length = term.length() as i32;
-    let limit = limit_offset.min(length);
-    let mut result = ReadResult {
-        offset,
-        fragments: 0,
-        corrupt: offset < 0 || offset > length || !(offset as usize).is_multiple_of(FRAME_ALIGNMENT),
-    };
-    if result.corrupt {
-        return result;
-    }
-    while result.fragments < max_fragments && result.offset < limit {
-        let slot = term.slot(result.offset as usize);
-        // SYNC frame-length: the frame is complete once this is positive.
-        let word = slot.load_acquire(HeaderWord::Length);
-        let Some(frame) = FrameView::new(slot, word) else {
-            result.corrupt = word_length(word) > 0;
-            break;
-        };
-        if frame.is_padding() {
-            result.offset = frame.next_offset();
-            continue;
-        }
-        match handler(frame) {
-            Action::Continue => {
-                result.fragments += 1;
-                result.offset = frame.next_offset();
+    let length = term.length();
+    let mut at = offset as u32 as usize;
+    let mut fragments = 0;
+    let mut corrupt = at > length || !at.is_multiple_of(FRAME_ALIGNMENT);
+    if !corrupt {
+        let limit = (limit_offset.max(0) as usize).min(length);
+        while fragments < max_fragments && at < limit {
+            let slot = term.slot(at);
+            // SYNC frame-length: the frame is complete once this is positive.
+            let word = slot.load_acquire(HeaderWord::Length);
+            let Some(frame) = FrameView::new(slot, word) else {
+                corrupt = word_length(word) > 0;
+                break;
+            };
+            if frame.is_padding() {
+                at = frame.next_offset() as usize;
+                continue;
             }
-            Action::Abort => break,
-            Action::Break => {
-                result.fragments += 1;
-                result.offset = frame.next_offset();
+            let action = handler(frame);
+            if action == Action::Abort {
+                break;
+            }
+            fragments += 1;
+            at = frame.next_offset() as usize;
+            if action == Action::Break {
                 break;
             }
         }
     }
-    result
+    ReadResult {
+        offset: at as u32 as i32,
+        fragments,
+        corrupt,
+    }
 }

@@ -4,6 +4,8 @@
 //! can be masked into a frame slot inside it; a [`Slot`] is such a place, at least a frame header long. This is the
 //! home of the unsafe code of the log; the rest of the log uses `Slot`.
 
+use core::fmt;
+use core::marker::PhantomData;
 use core::ops::Deref;
 
 use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH};
@@ -13,103 +15,163 @@ use crate::memory::View;
 #[cfg(not(loom))]
 use crate::sync::{AtomicI64, Ordering};
 
-/// [`AtomicBuffer`] with accesses whose bounds the caller vouches for. By default they check all the same.
+/// [`AtomicBuffer`] whose address can be looked up once and used for several accesses.
 pub trait Words: AtomicBuffer {
+    /// The buffer with its address looked up.
+    type Resolved<'a>: ResolvedWords
+    where
+        Self: 'a;
+
+    /// Looks the address up.
+    fn resolve(&self) -> Self::Resolved<'_>;
+}
+
+/// Accesses whose bounds the caller vouches for. A reference to any [`AtomicBuffer`] checks them all the same.
+pub trait ResolvedWords: Copy {
     /// Loads 8 bytes, no ordering.
     /// # Safety
-    /// `offset` is a multiple of 8 and `offset + 8 <= capacity()`.
-    #[inline(always)]
-    unsafe fn load_relaxed_i64_at(&self, offset: usize) -> i64 {
-        self.load_relaxed_i64(offset)
-    }
+    /// `offset` is a multiple of 8 and `offset + 8` is at most the capacity.
+    unsafe fn load_relaxed(self, offset: usize) -> i64;
     /// Loads 8 bytes, acquire.
     /// # Safety
-    /// As for [`Words::load_relaxed_i64_at`].
-    #[inline(always)]
-    unsafe fn load_acquire_i64_at(&self, offset: usize) -> i64 {
-        self.load_acquire_i64(offset)
-    }
+    /// As for [`ResolvedWords::load_relaxed`].
+    unsafe fn load_acquire(self, offset: usize) -> i64;
     /// Stores 8 bytes, no ordering.
     /// # Safety
-    /// As for [`Words::load_relaxed_i64_at`].
-    #[inline(always)]
-    unsafe fn store_relaxed_i64_at(&self, offset: usize, value: i64) {
-        self.store_relaxed_i64(offset, value);
-    }
+    /// As for [`ResolvedWords::load_relaxed`].
+    unsafe fn store_relaxed(self, offset: usize, value: i64);
     /// Stores 8 bytes, release.
     /// # Safety
-    /// As for [`Words::load_relaxed_i64_at`].
-    #[inline(always)]
-    unsafe fn store_release_i64_at(&self, offset: usize, value: i64) {
-        self.store_release_i64(offset, value);
-    }
+    /// As for [`ResolvedWords::load_relaxed`].
+    unsafe fn store_release(self, offset: usize, value: i64);
     /// Adds to 8 bytes, sequentially consistent, and returns the previous value.
     /// # Safety
-    /// As for [`Words::load_relaxed_i64_at`].
-    #[inline(always)]
-    unsafe fn fetch_add_i64_at(&self, offset: usize, delta: i64) -> i64 {
-        self.fetch_add_i64(offset, delta)
-    }
+    /// As for [`ResolvedWords::load_relaxed`].
+    unsafe fn fetch_add(self, offset: usize, delta: i64) -> i64;
     /// Copies bytes in; ordered for readers by a later release store.
     /// # Safety
-    /// `offset + bytes.len() <= capacity()`.
+    /// `offset + bytes.len()` is at most the capacity.
+    unsafe fn copy_in(self, offset: usize, bytes: &[u8]);
+}
+
+impl<B: AtomicBuffer> ResolvedWords for &B {
     #[inline(always)]
-    unsafe fn copy_in_at(&self, offset: usize, bytes: &[u8]) {
-        self.copy_in(offset, bytes);
+    unsafe fn load_relaxed(self, offset: usize) -> i64 {
+        self.load_relaxed_i64(offset)
+    }
+
+    #[inline(always)]
+    unsafe fn load_acquire(self, offset: usize) -> i64 {
+        self.load_acquire_i64(offset)
+    }
+
+    #[inline(always)]
+    unsafe fn store_relaxed(self, offset: usize, value: i64) {
+        self.store_relaxed_i64(offset, value);
+    }
+
+    #[inline(always)]
+    unsafe fn store_release(self, offset: usize, value: i64) {
+        self.store_release_i64(offset, value);
+    }
+
+    #[inline(always)]
+    unsafe fn fetch_add(self, offset: usize, delta: i64) -> i64 {
+        self.fetch_add_i64(offset, delta)
+    }
+
+    #[inline(always)]
+    unsafe fn copy_in(self, offset: usize, bytes: &[u8]) {
+        AtomicBuffer::copy_in(self, offset, bytes);
+    }
+}
+
+#[cfg(loom)]
+impl Words for crate::memory::LoomWords {
+    type Resolved<'a> = &'a Self;
+
+    fn resolve(&self) -> &Self {
+        self
     }
 }
 
 #[cfg(not(loom))]
 impl Words for View {
+    type Resolved<'a> = ViewWords<'a>;
+
     #[inline(always)]
-    unsafe fn load_relaxed_i64_at(&self, offset: usize) -> i64 {
+    fn resolve(&self) -> ViewWords<'_> {
+        ViewWords {
+            base: self.pointer(0, 0),
+            view: PhantomData,
+        }
+    }
+}
+
+/// The address of a borrowed [`View`].
+#[cfg(not(loom))]
+#[derive(Clone, Copy, Debug)]
+pub struct ViewWords<'a> {
+    base: *mut u8,
+    view: PhantomData<&'a View>,
+}
+
+#[cfg(not(loom))]
+impl<'a> ViewWords<'a> {
+    /// # Safety
+    /// `offset` is a multiple of 8 and the 8 bytes there lie inside the view.
+    #[inline(always)]
+    unsafe fn word(self, offset: usize) -> &'a AtomicI64 {
+        // SAFETY: the word lies inside bytes that the view keeps alive while it is borrowed, and a view starts on an
+        // 8-byte boundary; words of terms and metadata are only ever accessed atomically in this process.
+        unsafe { AtomicI64::from_ptr(self.base.add(offset).cast()) }
+    }
+}
+
+#[cfg(not(loom))]
+impl ResolvedWords for ViewWords<'_> {
+    #[inline(always)]
+    unsafe fn load_relaxed(self, offset: usize) -> i64 {
         // SAFETY: the caller vouches for the bounds.
-        unsafe { word(self, offset) }.load(Ordering::Relaxed)
+        unsafe { self.word(offset) }.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
-    unsafe fn load_acquire_i64_at(&self, offset: usize) -> i64 {
+    unsafe fn load_acquire(self, offset: usize) -> i64 {
         // SAFETY: the caller vouches for the bounds.
-        unsafe { word(self, offset) }.load(Ordering::Acquire)
+        unsafe { self.word(offset) }.load(Ordering::Acquire)
     }
 
     #[inline(always)]
-    unsafe fn store_relaxed_i64_at(&self, offset: usize, value: i64) {
+    unsafe fn store_relaxed(self, offset: usize, value: i64) {
         // SAFETY: the caller vouches for the bounds.
-        unsafe { word(self, offset) }.store(value, Ordering::Relaxed);
+        unsafe { self.word(offset) }.store(value, Ordering::Relaxed);
     }
 
     #[inline(always)]
-    unsafe fn store_release_i64_at(&self, offset: usize, value: i64) {
+    unsafe fn store_release(self, offset: usize, value: i64) {
         // SAFETY: the caller vouches for the bounds.
-        unsafe { word(self, offset) }.store(value, Ordering::Release);
+        unsafe { self.word(offset) }.store(value, Ordering::Release);
     }
 
     #[inline(always)]
-    unsafe fn fetch_add_i64_at(&self, offset: usize, delta: i64) -> i64 {
+    unsafe fn fetch_add(self, offset: usize, delta: i64) -> i64 {
         // SAFETY: the caller vouches for the bounds.
-        unsafe { word(self, offset) }.fetch_add(delta, Ordering::SeqCst)
+        unsafe { self.word(offset) }.fetch_add(delta, Ordering::SeqCst)
     }
 
     #[inline(always)]
-    unsafe fn copy_in_at(&self, offset: usize, bytes: &[u8]) {
+    unsafe fn copy_in(self, offset: usize, bytes: &[u8]) {
         // SAFETY: the caller vouches for the bounds; `bytes` is private memory of this process, so the ranges do
         // not overlap.
-        unsafe { copy_short(bytes.as_ptr(), self.pointer(0, 0).add(offset), bytes.len()) }
+        unsafe { copy_short(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
     }
 }
 
-/// # Safety
-/// `offset` is a multiple of 8 and the 8 bytes there lie inside the view.
-#[cfg(not(loom))]
-#[inline(always)]
-unsafe fn word(view: &View, offset: usize) -> &AtomicI64 {
-    // SAFETY: the word lies inside bytes that the view keeps alive while it is borrowed, and a view starts on an
-    // 8-byte boundary.
-    unsafe { AtomicI64::from_ptr(view.pointer(0, 0).add(offset).cast()) }
-}
+/// Longest copy that is made without a call, bytes.
+pub const SHORT_COPY_MAX: usize = 64;
 
-/// A copy that needs no call up to 64 bytes, where most messages are: two moves that may overlap each other.
+/// A copy that needs no call up to [`SHORT_COPY_MAX`] bytes: two moves that may overlap each other.
 ///
 /// # Safety
 /// As for [`core::ptr::copy_nonoverlapping`] with bytes.
@@ -133,7 +195,7 @@ unsafe fn copy_short(source: *const u8, target: *mut u8, length: usize) {
     unsafe {
         match length {
             17..=32 => both_ends::<[u8; 16]>(source, target, length),
-            33..=64 => both_ends::<[u8; 32]>(source, target, length),
+            33..=SHORT_COPY_MAX => both_ends::<[u8; 32]>(source, target, length),
             8..=16 => both_ends::<u64>(source, target, length),
             4..=7 => both_ends::<u32>(source, target, length),
             2..=3 => both_ends::<u16>(source, target, length),
@@ -178,6 +240,7 @@ impl<B: Words> Term<B> {
     pub fn slot(&self, offset: usize) -> Slot<'_, B> {
         Slot {
             term: self,
+            words: self.buffer.resolve(),
             offset: offset & self.slot_mask,
         }
     }
@@ -201,21 +264,29 @@ impl<B> Deref for Term<B> {
 }
 
 /// The place of a frame: 32-byte aligned, with at least a frame header inside the term.
-#[derive(Debug)]
-pub struct Slot<'a, B> {
+pub struct Slot<'a, B: Words> {
     term: &'a Term<B>,
+    words: B::Resolved<'a>,
     // Invariant: a multiple of 32, and `offset + 32 <= term.length() == capacity`.
     offset: usize,
 }
 
-impl<B> Clone for Slot<'_, B> {
+impl<B: Words> Clone for Slot<'_, B> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B> Copy for Slot<'_, B> {}
+impl<B: Words> Copy for Slot<'_, B> {}
+
+impl<B: Words> fmt::Debug for Slot<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
 
 /// One of the four 8-byte words of a frame header (spec 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,7 +329,7 @@ impl<'a, B: Words> Slot<'a, B> {
     #[must_use]
     pub fn load_relaxed(self, word: HeaderWord) -> i64 {
         // SAFETY: the header of a slot lies inside the term.
-        unsafe { self.term.buffer.load_relaxed_i64_at(self.offset + word as usize) }
+        unsafe { self.words.load_relaxed(self.offset + word as usize) }
     }
 
     /// Loads a header word, acquire.
@@ -266,29 +337,21 @@ impl<'a, B: Words> Slot<'a, B> {
     #[must_use]
     pub fn load_acquire(self, word: HeaderWord) -> i64 {
         // SAFETY: the header of a slot lies inside the term.
-        unsafe { self.term.buffer.load_acquire_i64_at(self.offset + word as usize) }
+        unsafe { self.words.load_acquire(self.offset + word as usize) }
     }
 
     /// Stores a header word, no ordering.
     #[inline(always)]
     pub fn store_relaxed(self, word: HeaderWord, value: i64) {
         // SAFETY: the header of a slot lies inside the term.
-        unsafe {
-            self.term
-                .buffer
-                .store_relaxed_i64_at(self.offset + word as usize, value);
-        }
+        unsafe { self.words.store_relaxed(self.offset + word as usize, value) }
     }
 
     /// Stores a header word, release.
     #[inline(always)]
     pub fn store_release(self, word: HeaderWord, value: i64) {
         // SAFETY: the header of a slot lies inside the term.
-        unsafe {
-            self.term
-                .buffer
-                .store_release_i64_at(self.offset + word as usize, value);
-        }
+        unsafe { self.words.store_release(self.offset + word as usize, value) }
     }
 
     /// Compare-exchange of a header word.
@@ -309,11 +372,7 @@ impl<'a, B: Words> Slot<'a, B> {
         let room = self.remaining() - FRAME_HEADER_LENGTH;
         if at <= room && bytes.len() <= room - at {
             // SAFETY: the range lies between the header and the end of the term, as just checked.
-            unsafe {
-                self.term
-                    .buffer
-                    .copy_in_at(self.offset + FRAME_HEADER_LENGTH + at, bytes);
-            }
+            unsafe { self.words.copy_in(self.offset + FRAME_HEADER_LENGTH + at, bytes) }
         }
     }
 }
@@ -347,28 +406,28 @@ impl<B: Words> Fields<B> {
     #[inline(always)]
     pub fn load_acquire(&self, offset: usize) -> i64 {
         // SAFETY: `field` gives a multiple of 8 of at most LENGTH - 8, and the buffer has LENGTH bytes.
-        unsafe { self.buffer.load_acquire_i64_at(field(offset)) }
+        unsafe { self.buffer.resolve().load_acquire(field(offset)) }
     }
 
     /// Stores the word at an offset, no ordering.
     #[inline(always)]
     pub fn store_relaxed(&self, offset: usize, value: i64) {
         // SAFETY: as for `load_acquire`.
-        unsafe { self.buffer.store_relaxed_i64_at(field(offset), value) }
+        unsafe { self.buffer.resolve().store_relaxed(field(offset), value) }
     }
 
     /// Stores the word at an offset, release.
     #[inline(always)]
     pub fn store_release(&self, offset: usize, value: i64) {
         // SAFETY: as for `load_acquire`.
-        unsafe { self.buffer.store_release_i64_at(field(offset), value) }
+        unsafe { self.buffer.resolve().store_release(field(offset), value) }
     }
 
     /// Adds to the word at an offset and returns the previous value.
     #[inline(always)]
     pub fn fetch_add(&self, offset: usize, delta: i64) -> i64 {
         // SAFETY: as for `load_acquire`.
-        unsafe { self.buffer.fetch_add_i64_at(field(offset), delta) }
+        unsafe { self.buffer.resolve().fetch_add(field(offset), delta) }
     }
 }
 
