@@ -113,22 +113,28 @@ struct Template {
     stream_id: StreamId,
     max_payload_length: usize,
     max_message_length: usize,
-    /// Longest message that is appended without a call.
-    max_inline_length: usize,
     term_length: u64,
+    /// The term length, or 0 where even a short message may take several frames: then no tail lies below it, and
+    /// every message takes the general path.
+    inline_term_length: u64,
 }
 
 impl Template {
     fn of<B: Words>(log: &LogBuffers<B>) -> Template {
         let max_payload_length = log.max_payload_length();
         let max_message_length = log.max_message_length();
+        let term_length = u64::from(log.term_length().unsigned_abs());
         Template {
             session_id: log.session_id(),
             stream_id: log.stream_id(),
             max_payload_length,
             max_message_length,
-            max_inline_length: max_payload_length.min(max_message_length).min(SHORT_COPY_MAX),
-            term_length: u64::from(log.term_length().unsigned_abs()),
+            term_length,
+            inline_term_length: if max_payload_length.min(max_message_length) >= SHORT_COPY_MAX {
+                term_length
+            } else {
+                0
+            },
         }
     }
 }
@@ -305,12 +311,13 @@ impl<B: Words> ConcurrentAppender<B> {
         R: ReservedValue<B>,
     {
         let length = source.length();
-        if length > self.template.max_inline_length {
+        // A constant, so that the copy below needs no branch for longer messages.
+        if length > SHORT_COPY_MAX {
             return self.offer_long(window, source, reserved, limit);
         }
         let cursor = self.cursor.get();
         let before = self.distance(cursor);
-        if before >= self.template.term_length {
+        if before >= self.template.inline_term_length {
             return self.offer_long(window, source, reserved, limit);
         }
         let position = cursor.term_begin.wrapping_add(before as i64);
@@ -649,7 +656,7 @@ impl<B: Words> ExclusiveAppender<B> {
         R: ReservedValue<B>,
     {
         let length = source.length();
-        if length > self.template.max_inline_length {
+        if length > SHORT_COPY_MAX || self.template.inline_term_length == 0 {
             return self.offer_long(source, reserved, limit);
         }
         match self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit) {

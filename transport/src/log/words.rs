@@ -191,17 +191,23 @@ unsafe fn copy_short(source: *const u8, target: *mut u8, length: usize) {
             target.add(last).cast::<T>().write_unaligned(tail);
         }
     }
-    // SAFETY: each branch holds the length condition of what it calls, the caller vouches for the ranges.
+    // SAFETY: each branch holds the length condition of what it calls, the caller vouches for the ranges. The long
+    // copy is asked for first, so that it is folded away where the caller knows that the length is short.
     unsafe {
-        match length {
-            17..=32 => both_ends::<[u8; 16]>(source, target, length),
-            33..=SHORT_COPY_MAX => both_ends::<[u8; 32]>(source, target, length),
-            8..=16 => both_ends::<u64>(source, target, length),
-            4..=7 => both_ends::<u32>(source, target, length),
-            2..=3 => both_ends::<u16>(source, target, length),
-            1 => *target = *source,
-            0 => {}
-            _ => core::ptr::copy_nonoverlapping(source, target, length),
+        if length > SHORT_COPY_MAX {
+            core::ptr::copy_nonoverlapping(source, target, length);
+        } else if length > 32 {
+            both_ends::<[u8; 32]>(source, target, length);
+        } else if length > 16 {
+            both_ends::<[u8; 16]>(source, target, length);
+        } else if length >= 8 {
+            both_ends::<u64>(source, target, length);
+        } else if length >= 4 {
+            both_ends::<u32>(source, target, length);
+        } else if length >= 2 {
+            both_ends::<u16>(source, target, length);
+        } else if length == 1 {
+            *target = *source;
         }
     }
 }
