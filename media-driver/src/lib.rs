@@ -1,3 +1,22 @@
-//! The Fulmar media driver.
+//! Fulmar's media driver: what moves messages between clients over shared memory.
+//!
+//! Agents, each with a duty cycle and its own state: the [`conductor`] serves client commands and tracks positions,
+//! the [`resources`] agent makes the slow system calls. They talk through bounded queues ([`commands`]). Pure decisions
+//! live in [`protocol`], the state of a stream in [`stream`], settings in [`config`]; [`driver`] puts it all together.
+//!
+//! Invariants:
+//! - The conductor never blocks: no file, map or name look-up outside `resources`.
+//! - `protocol` and `stream` read no clock, open nothing and start no thread.
+//! - Whatever another process writes to shared memory: no undefined behaviour, no panic, no unbounded work.
 
+pub mod commands;
+pub mod conductor;
 pub mod config;
+pub mod driver;
+mod identity;
+pub mod protocol;
+pub mod resources;
+pub mod stream;
+
+pub use config::{DriverContext, DriverSettings, ThreadingMode};
+pub use driver::{EndReason, LaunchError, MediaDriver, MediaDriverInvoker};

@@ -1,0 +1,155 @@
+//! What the agents say to each other: enums in bounded queues. A full queue is counted and retried, never waited for.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use fulmar::agent::Doorbell;
+use fulmar::agent::process::ProcessId;
+use fulmar::control::ErrorCode;
+use fulmar::id::{ClientId, RegistrationId};
+use fulmar::log::{LogBuffers, LogInit};
+
+/// Entries of each queue between two agents.
+pub const QUEUE_CAPACITY: usize = 1024;
+
+/// Conductor to resource agent: what needs slow system calls.
+#[derive(Debug)]
+pub enum ResourceCommand {
+    /// Create, map and initialise a publication's log.
+    CreateLog(Box<CreateLog>),
+    /// Unmap and delete a log.
+    DeleteLog(Box<DeleteLog>),
+    /// Watch a client's process and report its death.
+    Watch {
+        /// The client.
+        client_id: ClientId,
+        /// Its process.
+        process: ProcessId,
+    },
+    /// Stop watching a client's process.
+    Unwatch {
+        /// The client.
+        client_id: ClientId,
+    },
+}
+
+/// A log to be made.
+#[derive(Debug)]
+pub struct CreateLog {
+    /// Names the file.
+    pub registration_id: RegistrationId,
+    /// What its metadata will say.
+    pub init: LogInit,
+}
+
+/// A log to be removed.
+#[derive(Debug)]
+pub struct DeleteLog {
+    /// The file, as it was announced.
+    pub path: String,
+    /// The conductor's mapping, dropped by the resource agent.
+    pub log: LogBuffers,
+}
+
+/// A log that is ready.
+#[derive(Debug)]
+pub struct CreatedLog {
+    /// The mapped and initialised log.
+    pub log: LogBuffers,
+    /// Its file, as clients open it.
+    pub path: String,
+}
+
+/// Why a resource could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceError {
+    /// What the client is told.
+    pub code: ErrorCode,
+    /// In words, with the sizes where space is short.
+    pub text: String,
+}
+
+/// Resource agent to conductor.
+#[derive(Debug)]
+pub enum ResourceEvent {
+    /// Answers [`ResourceCommand::CreateLog`].
+    LogCreated {
+        /// Which one.
+        registration_id: RegistrationId,
+        /// The log, or why there is none.
+        result: Result<Box<CreatedLog>, ResourceError>,
+    },
+    /// A log's file could not be deleted yet; it is tried again.
+    DeleteFailed,
+    /// A log went away; the mapping shrank by so many bytes.
+    Unmapped {
+        /// Bytes.
+        length: u64,
+    },
+    /// A watched process has ended.
+    ClientDied {
+        /// The client it was.
+        client_id: ClientId,
+    },
+    /// A process can not be watched from here; only its heartbeat tells.
+    Unwatchable {
+        /// The client.
+        client_id: ClientId,
+    },
+    /// Something to put on record.
+    Warning {
+        /// In words.
+        text: String,
+    },
+}
+
+/// One direction of the conversation: a queue and the bell of its reader.
+#[derive(Debug)]
+pub struct Lane<T> {
+    queue: Arc<ArrayQueue<T>>,
+    bell: Doorbell,
+}
+
+impl<T> Clone for Lane<T> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: Arc::clone(&self.queue),
+            bell: self.bell.clone(),
+        }
+    }
+}
+
+impl<T> Lane<T> {
+    /// A lane whose reader sleeps on `bell`.
+    #[must_use]
+    pub fn new(bell: Doorbell) -> Self {
+        Self {
+            queue: Arc::new(ArrayQueue::new(QUEUE_CAPACITY)),
+            bell,
+        }
+    }
+
+    /// Puts a message in and wakes the reader.
+    ///
+    /// # Errors
+    /// Gives the message back when the queue is full.
+    pub fn offer(&self, message: T) -> Result<(), T> {
+        self.queue.push(message)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Takes the oldest message out.
+    #[inline]
+    #[must_use]
+    pub fn poll(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    /// Messages that still fit.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.queue.capacity() - self.queue.len()
+    }
+}

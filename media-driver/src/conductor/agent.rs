@@ -1,0 +1,303 @@
+//! The conductor's duty cycle, and what it is made of.
+#![forbid(unsafe_code)]
+
+use fulmar::agent::{Agent, AgentError};
+use fulmar::cnc::{CncFile, Extension};
+use fulmar::counters::SystemCounter;
+use fulmar::id::RegistrationId;
+use fulmar::memory::View;
+use fulmar::ring::{ManyToOneRing, ReadAction};
+use fulmar::time::{NanoTime, Now};
+
+use super::client_commands::PendingPublication;
+use super::clients::ClientRecord;
+use super::services::Services;
+use super::subscriptions::SubscriptionLink;
+use crate::commands::{Lane, ResourceCommand, ResourceEvent};
+use crate::config::DriverContext;
+use crate::driver::EndReason;
+use crate::identity;
+use crate::protocol::session_ids::SessionIds;
+use crate::protocol::stall_clock::StallClock;
+use crate::stream::ipc_publication::IpcPublication;
+
+/// Called when the driver has to end: a client asked for it and the validator allowed it, or its files are gone.
+pub type TerminationHook = Box<dyn FnMut(EndReason) + Send>;
+
+/// A jump of the wall clock above this is answered with a fresh heartbeat at once, because foreign clients compare the
+/// heartbeat with their wall clock, milliseconds.
+const WALL_CLOCK_STEP_MS: i64 = 100;
+
+/// Commands that the resource lane must have room for before another client command is taken.
+const RESOURCE_ROOM_MIN: usize = 64;
+
+/// Lengths of socket buffers that the system gives by default, bytes; 0 where unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OsSocketBuffers {
+    /// For sending.
+    pub default_send_length: i32,
+    /// For receiving.
+    pub default_receive_length: i32,
+}
+
+/// What a conductor is made from.
+pub struct ConductorParts {
+    /// Checked settings.
+    pub context: DriverContext,
+    /// The command-and-control file, filled in except for its version.
+    pub cnc: CncFile,
+    /// The file that only our own clients know.
+    pub extension: Extension,
+    /// To the resource agent.
+    pub resource_commands: Lane<ResourceCommand>,
+    /// From the resource agent.
+    pub resource_events: Lane<ResourceEvent>,
+    /// Seed of session ids and initial term ids.
+    pub seed: u64,
+    /// What the system gives a socket by default; logs record it.
+    pub os_buffers: OsSocketBuffers,
+    /// Called when the driver has to end.
+    pub on_end: TerminationHook,
+}
+
+/// The conductor.
+pub struct Conductor {
+    pub(super) context: DriverContext,
+    pub(super) cnc: CncFile,
+    pub(super) extension: Extension,
+    pub(super) ring: ManyToOneRing<View>,
+    pub(super) services: Services,
+    pub(super) resource_commands: Lane<ResourceCommand>,
+    resource_events: Lane<ResourceEvent>,
+    pub(super) clients: Vec<ClientRecord>,
+    pub(super) publications: Vec<IpcPublication>,
+    pub(super) links: Vec<SubscriptionLink>,
+    pub(super) next_link: u64,
+    pub(super) pending: Option<PendingPublication>,
+    /// Commands to the resource agent that found the lane full.
+    pub(super) undelivered: Vec<ResourceCommand>,
+    pub(super) session_ids: SessionIds,
+    pub(super) random: fastrand::Rng,
+    pub(super) ring_watch: RingWatch,
+    pub(super) os_buffers: OsSocketBuffers,
+    on_end: TerminationHook,
+    pub(super) termination_allowed: bool,
+    record: Vec<u8>,
+    command: Vec<u8>,
+    stall: StallClock,
+    next_timer: NanoTime,
+    wall_clock: Now,
+    last_cycle: Option<NanoTime>,
+    now: NanoTime,
+}
+
+/// Where the consumer of the ring stands, to find a producer that died inside a record (spec 3.5).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RingWatch {
+    pub(super) head: i64,
+    pub(super) since: NanoTime,
+}
+
+impl Conductor {
+    /// A conductor over an initialised CnC file. It allocates the system counters, sets the first heartbeat, and leaves
+    /// publishing the version to its caller.
+    ///
+    /// # Errors
+    /// When the counters do not fit, which the checked settings rule out.
+    pub fn new(parts: ConductorParts, now: Now) -> Result<Self, AgentError> {
+        let ConductorParts {
+            context,
+            cnc,
+            extension,
+            resource_commands,
+            resource_events,
+            seed,
+            os_buffers,
+            on_end,
+        } = parts;
+        let ring = cnc.to_driver_ring().clone();
+        let services = Services::start(&context, &cnc, now)?;
+        // The first id is burned, so that 0 is never a client's.
+        let _ = ring.next_correlation_id();
+        ring.set_consumer_heartbeat(now.epoch);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let session_ids = SessionIds::new(
+            random.i32(..),
+            context.publication_reserved_session_id_low,
+            context.publication_reserved_session_id_high,
+        );
+        let head = ring.consumer_position();
+        Ok(Self {
+            ring_watch: RingWatch {
+                head,
+                since: now.nanos,
+            },
+            next_timer: now.nanos.plus_nanos(context.timer_interval_ns),
+            context,
+            cnc,
+            extension,
+            ring,
+            services,
+            resource_commands,
+            resource_events,
+            clients: Vec::new(),
+            publications: Vec::new(),
+            links: Vec::new(),
+            next_link: 1,
+            pending: None,
+            session_ids,
+            random,
+            os_buffers,
+            on_end,
+            undelivered: Vec::new(),
+            termination_allowed: false,
+            record: Vec::with_capacity(4096),
+            command: Vec::with_capacity(4096),
+            stall: StallClock::new(now.nanos),
+            wall_clock: now,
+            last_cycle: None,
+            now: now.nanos,
+        })
+    }
+
+    pub(super) fn publication_index(&self, registration_id: RegistrationId) -> Option<usize> {
+        self.publications
+            .iter()
+            .position(|publication| publication.registration_id == registration_id)
+    }
+
+    fn update_clocks(&mut self, now: Now) {
+        self.now = now.nanos;
+        self.services.now = now;
+        self.services.timer = self.stall.advance(now.nanos);
+        let expected = self.wall_clock.epoch.0 + now.nanos.since(self.wall_clock.nanos) / 1_000_000;
+        if (now.epoch.0 - expected).abs() > WALL_CLOCK_STEP_MS {
+            self.ring.set_consumer_heartbeat(now.epoch);
+        }
+        self.wall_clock = now;
+    }
+
+    /// A cycle's length is only known when the next one followed at once, that is when this one found work.
+    fn track_cycle_time(&mut self, now: NanoTime, work: usize) {
+        if let Some(last) = self.last_cycle {
+            let length = now.since(last);
+            let longest = self.services.system(SystemCounter::ConductorMaxCycleTime);
+            if length > longest.get_relaxed() {
+                longest.set_release(length);
+            }
+            if length > identity::CYCLE_THRESHOLD_NS {
+                self.services
+                    .increment(SystemCounter::ConductorCycleTimeThresholdExceeded);
+            }
+        }
+        self.last_cycle = (work > 0).then_some(now);
+    }
+
+    fn poll_command(&mut self) -> usize {
+        if self.pending.is_some() || self.resource_commands.room() < RESOURCE_ROOM_MIN {
+            return 0;
+        }
+        let command = &mut self.command;
+        let mut type_id = None;
+        let read = self.ring.read(
+            1,
+            |id, payload| {
+                type_id = Some(id);
+                command.clear();
+                command.extend_from_slice(payload);
+                ReadAction::Continue
+            },
+            &mut self.record,
+        );
+        let work = match read {
+            Ok(count) => count,
+            Err(corrupt) => {
+                self.services
+                    .record_error(fulmar::control::ErrorCode::MalformedCommand, &corrupt.to_string());
+                1
+            }
+        };
+        if let Some(type_id) = type_id {
+            let payload = core::mem::take(&mut self.command);
+            self.on_command(type_id, &payload);
+            self.command = payload;
+        }
+        work
+    }
+
+    fn poll_resource_events(&mut self) -> usize {
+        let mut work = 0;
+        while let Some(event) = self.resource_events.poll() {
+            work += 1;
+            match event {
+                ResourceEvent::LogCreated {
+                    registration_id,
+                    result,
+                } => self.on_log_created(registration_id, result),
+                ResourceEvent::DeleteFailed => self.services.increment(SystemCounter::FreeFails),
+                ResourceEvent::Unmapped { length } => {
+                    self.services.add(SystemCounter::BytesMapped, -(length as i64));
+                }
+                ResourceEvent::ClientDied { client_id } => self.on_client_died(client_id),
+                ResourceEvent::Unwatchable { client_id } => {
+                    if let Some(client) = self.clients.iter_mut().find(|client| client.id == client_id) {
+                        client.watched = false;
+                    }
+                }
+                ResourceEvent::Warning { text } => {
+                    self.services
+                        .record_error(fulmar::control::ErrorCode::GenericError, &text);
+                }
+            }
+        }
+        work
+    }
+
+    fn update_publications(&mut self) -> usize {
+        let mut work = 0;
+        for publication in &mut self.publications {
+            work += publication.update_limit();
+        }
+        work
+    }
+}
+
+impl Agent for Conductor {
+    fn role_name(&self) -> &str {
+        "conductor"
+    }
+
+    fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
+        self.update_clocks(now);
+        if self.cnc.region().is_damaged() {
+            (self.on_end)(EndReason::FilesDestroyed);
+            return Err(AgentError::Terminate);
+        }
+        let mut work = 0;
+        if self.next_timer.is_due(self.services.timer) {
+            self.next_timer = self.services.timer.plus_nanos(self.context.timer_interval_ns);
+            self.on_timer();
+            work += 1;
+        }
+        work += self.poll_command();
+        work += self.poll_resource_events();
+        work += self.repair_orphans();
+        work += self.update_publications();
+        self.track_cycle_time(now.nanos, work);
+        if self.termination_allowed {
+            self.termination_allowed = false;
+            (self.on_end)(EndReason::TerminationRequested);
+            return Err(AgentError::Terminate);
+        }
+        Ok(work)
+    }
+
+    fn next_deadline(&self) -> NanoTime {
+        let timer = self.stall.to_real(self.next_timer);
+        if self.has_orphans() { self.now } else { timer }
+    }
+
+    fn on_close(&mut self) {
+        self.close_all();
+    }
+}

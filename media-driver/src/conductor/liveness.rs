@@ -1,0 +1,342 @@
+//! Who is still there, and what happens to the things of those who are not (shared-memory spec 13.2, 13.7, 13.10,
+//! 13.12, 3.5).
+#![forbid(unsafe_code)]
+
+use fulmar::cnc::extension::{OwnerRecord, Window};
+use fulmar::control::ErrorCode;
+use fulmar::counters::SystemCounter;
+use fulmar::id::{ClientId, CounterId, RegistrationId};
+
+use super::agent::{Conductor, RingWatch};
+use super::clients::ClientRecord;
+use crate::commands::ResourceCommand;
+use crate::protocol::untethered::TetherAction;
+use crate::stream::ipc_publication::{Holder, IpcPublication, State};
+
+impl Conductor {
+    pub(super) fn on_timer(&mut self) {
+        self.ring.set_consumer_heartbeat(self.services.epoch());
+        self.check_clients();
+        self.check_publications();
+        self.check_ring();
+        self.redeliver();
+    }
+
+    fn redeliver(&mut self) {
+        while let Some(command) = self.undelivered.pop() {
+            if let Err(command) = self.resource_commands.offer(command) {
+                self.undelivered.push(command);
+                return;
+            }
+        }
+    }
+
+    // Clients
+
+    fn check_clients(&mut self) {
+        let (now, timeout) = (self.services.timer, self.context.client_liveness_timeout_ns);
+        let mut index = 0;
+        while index < self.clients.len() {
+            if self.clients[index].is_expired(now, timeout) {
+                let client = self.clients.remove(index);
+                if !client.watched && !client.closed_by_command {
+                    // Nothing will say when its process ends: what it left open is repaired now.
+                    self.repair_after(client.id);
+                }
+                self.expire(&client);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// A watched process has ended: everything of its client goes now, without waiting for a timeout.
+    pub(super) fn on_client_died(&mut self, client_id: ClientId) {
+        self.repair_after(client_id);
+        if self.ring.unblock_dead(client_id.0) {
+            self.services.increment(SystemCounter::UnblockedCommands);
+        }
+        if let Some(index) = self.clients.iter().position(|client| client.id == client_id) {
+            let mut client = self.clients.remove(index);
+            client.watched = false;
+            self.expire(&client);
+        }
+        self.extension.free_slots_of(client_id);
+    }
+
+    fn expire(&mut self, client: &ClientRecord) {
+        if !client.closed_by_command {
+            self.services.increment(SystemCounter::ClientTimeouts);
+            self.services.client_timed_out(client.id);
+        }
+        self.services
+            .counter_unavailable(RegistrationId(client.id.0), client.heartbeat_id);
+        for publication in &mut self.publications {
+            publication.remove_reference(|reference| reference.client_id == client.id);
+        }
+        for counter in &client.counters {
+            self.services
+                .counter_unavailable(counter.registration_id, counter.counter_id);
+            self.services.free_counter(counter.counter_id);
+        }
+        self.remove_links(|link| link.client_id == client.id);
+        self.services.free_counter(client.heartbeat_id);
+        if client.closed_by_command && client.watched {
+            // A full lane only means that the watch ends with the process.
+            let _ = self
+                .resource_commands
+                .offer(ResourceCommand::Unwatch { client_id: client.id });
+        }
+    }
+
+    /// Looks at what a dead client was doing in the logs it wrote to, and starts the repairs.
+    fn repair_after(&mut self, client_id: ClientId) {
+        let mut unblocked = 0;
+        for owner in self.extension.owners() {
+            if owner.client_id != client_id {
+                continue;
+            }
+            let Some(publication) = self
+                .publications
+                .iter_mut()
+                .find(|publication| publication.registration_id == owner.registration_id)
+            else {
+                continue;
+            };
+            match owner.window {
+                Window::None => {}
+                Window::Reserving => publication.add_orphan_reservation(),
+                Window::InFlight { position, length } => {
+                    unblocked += publication.pad_in_flight(position, length).unblocked;
+                }
+            }
+            publication.add_orphan_claims(owner.tag);
+        }
+        self.services
+            .add(SystemCounter::UnblockedPublications, unblocked as i64);
+    }
+
+    pub(super) fn has_orphans(&self) -> bool {
+        self.publications.iter().any(IpcPublication::has_orphans)
+    }
+
+    /// One bounded step of the search for what dead publishers left open.
+    pub(super) fn repair_orphans(&mut self) -> usize {
+        let mut work = 0;
+        for publication in &mut self.publications {
+            if !publication.has_orphans() {
+                continue;
+            }
+            let foreign = foreign_writer(&self.clients, publication);
+            let (extension, registration_id) = (&self.extension, publication.registration_id);
+            let repairs = publication.repair_orphans(|position| {
+                if foreign {
+                    Holder::Live
+                } else {
+                    holder_at(extension, registration_id, position)
+                }
+            });
+            self.services
+                .add(SystemCounter::UnblockedPublications, repairs.unblocked as i64);
+            work += repairs.unblocked;
+        }
+        work
+    }
+
+    // Publications
+
+    fn check_publications(&mut self) {
+        let mut index = 0;
+        while index < self.publications.len() {
+            self.check_damage(index);
+            if self.publications[index].revocation_is_pending() {
+                self.publications[index].revoke();
+                self.services.increment(SystemCounter::PublicationsRevoked);
+                self.end_images(index);
+                index += 1;
+                continue;
+            }
+            match self.publications[index].state() {
+                State::Active => self.check_active(index),
+                State::Draining => self.check_draining(index),
+                State::Linger if self.publications[index].references.is_empty() => {
+                    self.free_publication(index);
+                    continue;
+                }
+                State::Linger => {}
+            }
+            index += 1;
+        }
+    }
+
+    /// A log that was truncated under the driver ends with its publication; other streams go on.
+    fn check_damage(&mut self, index: usize) {
+        let publication = &mut self.publications[index];
+        if publication.state() == State::Linger || !publication.log.region().is_damaged() {
+            return;
+        }
+        let text = format!(
+            "the log {} was truncated by another process: its publication on stream {} is ended",
+            publication.log_path, publication.stream_id
+        );
+        publication.abandon();
+        self.services.record_error(ErrorCode::GenericError, &text);
+        self.end_images(index);
+    }
+
+    fn check_active(&mut self, index: usize) {
+        let now = self.services.timer;
+        if self.publications[index]
+            .cool_down_until
+            .is_some_and(|until| until.is_due(now))
+        {
+            self.publications[index].cool_down_until = None;
+            self.link_all(index);
+        }
+        self.check_untethered(index);
+        let publication = &mut self.publications[index];
+        publication.refresh_connected();
+        if publication.exclusive {
+            return;
+        }
+        let Some(position) = publication.check_blocked(now, self.context.publication_unblock_timeout_ns)
+        else {
+            return;
+        };
+        // A live publisher of ours that says it is writing there will finish; its frame is never taken away.
+        let (extension, registration_id) = (&self.extension, publication.registration_id);
+        if publication.unblock_at(position, || holder_at(extension, registration_id, position)) {
+            self.services.increment(SystemCounter::UnblockedPublications);
+        }
+    }
+
+    fn check_draining(&mut self, index: usize) {
+        self.check_untethered(index);
+        let publication = &mut self.publications[index];
+        if publication.poll_drained() {
+            publication.start_linger();
+            self.end_images(index);
+            return;
+        }
+        let position = publication.consumer_position();
+        if publication.unblock_at(position, || Holder::Unknown) {
+            self.services.increment(SystemCounter::UnblockedPublications);
+        }
+    }
+
+    /// Tells every linked subscription that has the image that it is gone. Counters stay until the publication is
+    /// freed, because subscribers may still be reading.
+    fn end_images(&mut self, index: usize) {
+        let mut ended = Vec::new();
+        for subscriber in &self.publications[index].subscribers {
+            if subscriber.tether.has_image() {
+                ended.push((subscriber.registration_id, subscriber.link));
+            }
+        }
+        for (registration_id, link) in ended {
+            let channel = self.channel_of(link);
+            self.image_gone(index, registration_id, &channel);
+        }
+    }
+
+    fn check_untethered(&mut self, index: usize) {
+        let now = self.services.timer;
+        let publication = &mut self.publications[index];
+        let timeouts = publication.params.untethered;
+        let threshold = publication.untethered_threshold();
+        let mut actions: Vec<(usize, TetherAction)> = Vec::new();
+        for (position, subscriber) in publication.subscribers.iter_mut().enumerate() {
+            let at = subscriber.last_position();
+            let action = subscriber.tether.on_timer(now, at, threshold, &timeouts);
+            if action != TetherAction::None {
+                actions.push((position, action));
+            }
+        }
+        // Back to front, so that a removal does not move those still to come.
+        for (position, action) in actions.into_iter().rev() {
+            self.apply_tether_action(index, position, action);
+        }
+    }
+
+    fn apply_tether_action(&mut self, index: usize, position: usize, action: TetherAction) {
+        match action {
+            TetherAction::None | TetherAction::StopCounting => {}
+            TetherAction::ImageUnavailable => {
+                let subscriber = &self.publications[index].subscribers[position];
+                let (registration_id, link) = (subscriber.registration_id, subscriber.link);
+                let channel = self.channel_of(link);
+                self.image_gone(index, registration_id, &channel);
+            }
+            TetherAction::Close => {
+                let counter_id: CounterId = self.publications[index].subscribers.remove(position).counter_id;
+                self.services.free_counter(counter_id);
+            }
+            TetherAction::Rejoin => {
+                let publication = &mut self.publications[index];
+                let join_position = publication.rejoin_position(position);
+                let subscriber = &mut publication.subscribers[position];
+                subscriber.restart_at(join_position);
+                let (registration_id, counter_id) = (subscriber.registration_id, subscriber.counter_id);
+                self.announce_image(index, registration_id, counter_id);
+            }
+        }
+    }
+
+    // The ring
+
+    fn check_ring(&mut self) {
+        let head = self.ring.consumer_position();
+        let now = self.services.timer;
+        let stuck =
+            head == self.ring_watch.head && self.ring.producer_position() > head && self.pending.is_none();
+        if !stuck {
+            self.ring_watch = RingWatch { head, since: now };
+            return;
+        }
+        if now.since(self.ring_watch.since) >= self.context.client_liveness_timeout_ns && self.ring.unblock()
+        {
+            self.services.increment(SystemCounter::UnblockedCommands);
+            self.ring_watch = RingWatch { head, since: now };
+        }
+    }
+
+    // The end
+
+    pub(super) fn close_all(&mut self) {
+        while !self.publications.is_empty() {
+            self.publications[0].disconnect();
+            self.free_publication(0);
+        }
+        self.services.free_all_counters();
+        self.redeliver();
+    }
+}
+
+/// Whether a live publisher of ours says that it is writing at `position`.
+fn holder_at(extension: &fulmar::cnc::Extension, registration_id: RegistrationId, position: i64) -> Holder {
+    let holds = |owner: &OwnerRecord| {
+        owner.registration_id == registration_id
+            && match owner.window {
+                Window::None => false,
+                Window::Reserving => true,
+                Window::InFlight {
+                    position: start,
+                    length,
+                } => start <= position && position < start.saturating_add(length),
+            }
+    };
+    if extension.owners().any(|owner| holds(&owner)) {
+        Holder::Live
+    } else {
+        Holder::Unknown
+    }
+}
+
+/// Whether a client that does not say what it is writing holds the publication.
+fn foreign_writer(clients: &[ClientRecord], publication: &IpcPublication) -> bool {
+    publication.references.iter().any(|reference| {
+        clients
+            .iter()
+            .any(|client| client.id == reference.client_id && !client.is_ours)
+    })
+}

@@ -1,0 +1,419 @@
+//! Adding, sharing and removing publications (shared-memory spec 7.4, 13.4, 13.5).
+#![forbid(unsafe_code)]
+
+use fulmar::control::response::PublicationReady;
+use fulmar::control::{CommandHeader, ErrorCode, Response, Text};
+use fulmar::counters::{SystemCounter, label, type_id};
+use fulmar::id::{CounterId, RegistrationId, SessionId, StreamId, TermId};
+use fulmar::log::{LogInit, LogType};
+use fulmar::position::PositionShape;
+use fulmar::uri::InitialPosition;
+
+use super::agent::Conductor;
+use super::client_commands::{PendingPublication, channel_text, publication_params};
+use super::services::{CommandFailure, CounterSpec};
+use crate::commands::{CreateLog, CreatedLog, DeleteLog, ResourceCommand, ResourceError};
+use crate::config::PublicationParams;
+use crate::stream::ipc_publication::{IpcPublication, NewIpcPublication, PositionCounter, Reference, State};
+use crate::stream::subscribers::Subscriber;
+
+impl Conductor {
+    pub(super) fn on_add_publication(
+        &mut self,
+        header: CommandHeader,
+        stream_id: StreamId,
+        channel: Text<'_>,
+        exclusive: bool,
+    ) -> Result<(), CommandFailure> {
+        let text = channel_text(channel)?;
+        let params = publication_params(text, &self.context)?;
+        self.admit_client(header.client_id)?;
+        if !exclusive && let Some(index) = self.find_shareable(stream_id, &params) {
+            return self.share_publication(header, index, &params);
+        }
+        self.start_publication(header, stream_id, text, params, exclusive)
+    }
+
+    fn find_shareable(&self, stream_id: StreamId, params: &PublicationParams) -> Option<usize> {
+        self.publications.iter().position(|publication| {
+            publication.stream_id == stream_id
+                && !publication.exclusive
+                && publication.state() == State::Active
+                && !publication.revocation_is_pending()
+                && publication.params.response_correlation_id == params.response_correlation_id
+        })
+    }
+
+    fn share_publication(
+        &mut self,
+        header: CommandHeader,
+        index: usize,
+        params: &PublicationParams,
+    ) -> Result<(), CommandFailure> {
+        let publication = &mut self.publications[index];
+        publication.params.check_clash(params, publication.session_id)?;
+        publication.references.push(Reference {
+            registration_id: header.correlation_id.into(),
+            client_id: header.client_id,
+        });
+        self.announce_publication(header, index);
+        Ok(())
+    }
+
+    fn start_publication(
+        &mut self,
+        header: CommandHeader,
+        stream_id: StreamId,
+        text: &str,
+        mut params: PublicationParams,
+        exclusive: bool,
+    ) -> Result<(), CommandFailure> {
+        let session_id = match params.session_id {
+            Some(session_id) => self.claim_session_id(stream_id, session_id)?,
+            None => self.next_session_id(stream_id)?,
+        };
+        let registration_id = RegistrationId::from(header.correlation_id);
+        let start = params.position.unwrap_or_else(|| {
+            let initial = TermId(self.random.i32(..));
+            InitialPosition {
+                initial_term_id: initial,
+                term_id: initial,
+                term_offset: 0,
+            }
+        });
+        params.settle(session_id, start.initial_term_id);
+        let (initial_term_id, start_term_id, start_term_offset) =
+            (start.initial_term_id, start.term_id, start.term_offset);
+        let shape = PositionShape::new(params.term_length, initial_term_id);
+        let mut init = LogInit::ipc_default(
+            registration_id,
+            session_id,
+            stream_id,
+            initial_term_id,
+            params.term_length,
+        );
+        init.mtu_length = params.mtu_length;
+        init.start_term_id = start_term_id;
+        init.start_term_offset = start_term_offset;
+        init.page_size = self.context.file_page_size;
+        init.os_default_socket_sndbuf_length = self.os_buffers.default_send_length;
+        init.os_default_socket_rcvbuf_length = self.os_buffers.default_receive_length;
+        init.publication_window_length = params.publication_window_length;
+        init.max_resend = params.max_resend;
+        init.entity_tag = params.entity_tag;
+        init.response_correlation_id = params.response_correlation_id;
+        init.linger_timeout_ns = params.linger_timeout_ns;
+        init.untethered_window_limit_timeout_ns = params.untethered.window_limit_ns;
+        init.untethered_linger_timeout_ns = params.untethered.linger_ns;
+        init.untethered_resting_timeout_ns = params.untethered.resting_ns;
+        init.is_response = params.is_response;
+        init.sparse = params.sparse;
+        init.signal_eos = params.signal_eos;
+        init.spies_simulate_connection = params.spies_simulate_connection;
+        init.log_type = if exclusive {
+            LogType::Exclusive
+        } else {
+            LogType::Concurrent
+        };
+        let window = params.publication_window_length;
+        self.resource_commands
+            .offer(ResourceCommand::CreateLog(Box::new(CreateLog {
+                registration_id,
+                init,
+            })))
+            .map_err(|_| {
+                self.services.increment(SystemCounter::ResourceAgentProxyFails);
+                CommandFailure::new(
+                    ErrorCode::ResourceTemporarilyUnavailable,
+                    "the driver is busy, try again",
+                )
+            })?;
+        self.pending = Some(PendingPublication {
+            header,
+            channel: text.to_owned(),
+            params,
+            exclusive,
+            start_position: shape.position(start_term_id, start_term_offset),
+            window,
+        });
+        Ok(())
+    }
+
+    fn claim_session_id(
+        &self,
+        stream_id: StreamId,
+        session_id: SessionId,
+    ) -> Result<SessionId, CommandFailure> {
+        let taken = self.publications.iter().any(|publication| {
+            publication.stream_id == stream_id
+                && publication.session_id == session_id
+                && publication.state() != State::Linger
+        });
+        if taken {
+            return Err(CommandFailure::new(
+                ErrorCode::InvalidChannel,
+                format!(
+                    "session-id {session_id} is in use on stream {stream_id}: choose another or leave it out"
+                ),
+            ));
+        }
+        Ok(session_id)
+    }
+
+    pub(super) fn on_log_created(
+        &mut self,
+        registration_id: RegistrationId,
+        result: Result<Box<CreatedLog>, ResourceError>,
+    ) {
+        let Some(pending) = self
+            .pending
+            .take_if(|pending| pending.header.correlation_id.0 == registration_id.0)
+        else {
+            // Nobody waits for it any more.
+            if let Ok(created) = result {
+                self.delete_log(created.path, created.log);
+            }
+            return;
+        };
+        let correlation_id = pending.header.correlation_id;
+        match result {
+            Ok(created) => {
+                self.services
+                    .add(SystemCounter::BytesMapped, created.log.region().len() as i64);
+                if !self
+                    .clients
+                    .iter()
+                    .any(|client| client.id == pending.header.client_id)
+                {
+                    self.delete_log(created.path, created.log);
+                    return;
+                }
+                if let Err(failure) = self.complete_publication(pending, *created) {
+                    self.services.fail(correlation_id, &failure);
+                }
+            }
+            Err(error) => {
+                self.services.fail(
+                    correlation_id,
+                    &CommandFailure {
+                        code: error.code,
+                        text: error.text,
+                    },
+                );
+            }
+        }
+    }
+
+    fn complete_publication(
+        &mut self,
+        pending: PendingPublication,
+        created: CreatedLog,
+    ) -> Result<(), CommandFailure> {
+        let PendingPublication {
+            header,
+            channel,
+            params,
+            exclusive,
+            start_position,
+            window,
+        } = pending;
+        let CreatedLog { log, path } = created;
+        let position_name = if exclusive {
+            "pub-pos (exclusive)"
+        } else {
+            "pub-pos (concurrent)"
+        };
+        let counters = self
+            .allocate_stream_counter(
+                &header,
+                &channel,
+                &log,
+                type_id::PUBLISHER_POSITION,
+                position_name,
+            )
+            .and_then(|position| {
+                match self.allocate_stream_counter(
+                    &header,
+                    &channel,
+                    &log,
+                    type_id::PUBLISHER_LIMIT,
+                    "pub-lmt",
+                ) {
+                    Ok(limit) => Ok((position, limit)),
+                    Err(failure) => {
+                        self.services.free_counter(position.id);
+                        Err(failure)
+                    }
+                }
+            });
+        let (publisher_position, publisher_limit) = match counters {
+            Ok(counters) => counters,
+            Err(failure) => {
+                self.delete_log(path, log);
+                return Err(failure);
+            }
+        };
+        let mut publication = IpcPublication::new(
+            NewIpcPublication {
+                registration_id: header.correlation_id.into(),
+                channel,
+                params,
+                exclusive,
+                log,
+                log_path: path,
+                publisher_limit,
+                publisher_position,
+                start_position,
+                window,
+            },
+            self.services.timer,
+        );
+        publication.references.push(Reference {
+            registration_id: header.correlation_id.into(),
+            client_id: header.client_id,
+        });
+        self.bind_response(&publication);
+        self.publications.push(publication);
+        let index = self.publications.len() - 1;
+        self.announce_publication(header, index);
+        self.link_all(index);
+        Ok(())
+    }
+
+    fn allocate_stream_counter(
+        &mut self,
+        header: &CommandHeader,
+        channel: &str,
+        log: &fulmar::log::LogBuffers,
+        type_id: i32,
+        name: &str,
+    ) -> Result<PositionCounter, CommandFailure> {
+        let registration_id = RegistrationId::from(header.correlation_id);
+        let key = type_id::stream_key(registration_id, log.session_id(), log.stream_id(), channel);
+        let label = label::stream_label(name, registration_id, log.session_id(), log.stream_id(), channel);
+        let id = self.services.allocate(&CounterSpec {
+            type_id,
+            key: &key,
+            label: label.as_bytes(),
+            registration_id: registration_id.0,
+            owner_id: header.client_id.0,
+            reference_id: 0,
+        })?;
+        Ok(PositionCounter {
+            id,
+            value: self.services.counter(id),
+        })
+    }
+
+    /// A response publication names its request publication, and that one the response subscription: from now on the
+    /// subscription takes this session (spec 13.6).
+    fn bind_response(&mut self, publication: &IpcPublication) {
+        let request = publication.params.response_correlation_id;
+        let Some(index) = self.publication_index(RegistrationId(request)) else {
+            return;
+        };
+        let subscription = self.publications[index].params.response_correlation_id;
+        for link in &mut self.links {
+            if link.is_response && link.registration_id.0 == subscription && link.session_id.is_none() {
+                link.session_id = Some(publication.session_id);
+            }
+        }
+    }
+
+    fn announce_publication(&mut self, header: CommandHeader, index: usize) {
+        let publication = &self.publications[index];
+        let ready = PublicationReady {
+            correlation_id: header.correlation_id,
+            original_registration_id: publication.registration_id,
+            session_id: publication.session_id,
+            stream_id: publication.stream_id,
+            position_limit_counter_id: publication.publisher_limit.id,
+            channel_status_counter_id: CounterId::NONE,
+            log_path: Text::from(publication.log_path.as_str()),
+        };
+        let response = if publication.exclusive {
+            Response::ExclusivePublicationReady(ready)
+        } else {
+            Response::PublicationReady(ready)
+        };
+        self.services.respond(&response);
+    }
+
+    /// Links every subscription that matches and is not linked yet.
+    pub(super) fn link_all(&mut self, index: usize) {
+        for position in 0..self.links.len() {
+            if self.links[position].matches(&self.publications[index]) {
+                let link = self.links[position].clone();
+                self.link_image(index, &link);
+            }
+        }
+    }
+
+    pub(super) fn on_remove_publication(
+        &mut self,
+        header: CommandHeader,
+        registration_id: RegistrationId,
+        revoke: bool,
+    ) -> Result<(), CommandFailure> {
+        let wanted = Reference {
+            registration_id,
+            client_id: header.client_id,
+        };
+        let Some(publication) = self
+            .publications
+            .iter_mut()
+            .find(|publication| publication.references.contains(&wanted))
+        else {
+            return Err(CommandFailure::new(
+                ErrorCode::UnknownPublication,
+                format!("unknown publication: registration id {registration_id}"),
+            ));
+        };
+        if revoke {
+            publication.mark_revoked();
+        }
+        publication.remove_reference(|reference| *reference == wanted);
+        self.services.succeed(header.correlation_id);
+        Ok(())
+    }
+
+    /// Tells a subscription that an image is gone.
+    pub(super) fn image_unavailable(&mut self, index: usize, subscriber: &Subscriber, channel: &str) {
+        self.image_gone(index, subscriber.registration_id, channel);
+    }
+
+    /// As above, by registration id.
+    pub(super) fn image_gone(&mut self, index: usize, subscription: RegistrationId, channel: &str) {
+        let publication = &self.publications[index];
+        self.services.respond(&Response::UnavailableImage(
+            fulmar::control::response::UnavailableImage {
+                image_correlation_id: publication.registration_id.into(),
+                subscription_registration_id: subscription,
+                stream_id: publication.stream_id,
+                channel: Text::from(channel),
+            },
+        ));
+    }
+
+    /// Hands a log to the resource agent for removal. When the lane is full the log is dropped here: slow, but rare,
+    /// and nothing leaks.
+    pub(super) fn delete_log(&mut self, path: String, log: fulmar::log::LogBuffers) {
+        let command = ResourceCommand::DeleteLog(Box::new(DeleteLog { path, log }));
+        if let Err(command) = self.resource_commands.offer(command) {
+            self.services.increment(SystemCounter::ResourceAgentProxyFails);
+            self.undelivered.push(command);
+        }
+    }
+
+    /// Frees the counters of an ended publication and hands its log over.
+    pub(super) fn free_publication(&mut self, index: usize) {
+        let mut publication = self.publications.remove(index);
+        for subscriber in publication.unlink(|_| true) {
+            self.services.free_counter(subscriber.counter_id);
+        }
+        self.services.free_counter(publication.publisher_limit.id);
+        self.services.free_counter(publication.publisher_position.id);
+        let IpcPublication { log_path, log, .. } = publication;
+        self.delete_log(log_path, log);
+    }
+}

@@ -1,0 +1,7 @@
+//! The agent for slow system calls: creating, mapping and deleting files, and watching processes. The conductor never
+//! blocks because this agent does.
+
+mod agent;
+mod storage;
+
+pub use agent::ResourceAgent;

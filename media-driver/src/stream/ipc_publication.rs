@@ -1,0 +1,522 @@
+//! An IPC publication: one log that clients write and read directly. The driver moves the limit, cleans behind the
+//! slowest subscriber, repairs what dead publishers left open, and ends it (shared-memory spec 13.7 to 13.10).
+#![forbid(unsafe_code)]
+
+use fulmar::counters::Counter;
+use fulmar::id::{ClientId, CounterId, RegistrationId, SessionId, StreamId};
+use fulmar::log::{
+    LogBuffers, Metadata, Unblock, clean, pad_range, producer_position, sweep, unblock_guarded,
+};
+use fulmar::memory::View;
+use fulmar::time::NanoTime;
+
+use super::subscribers::{Subscriber, any_working, extent};
+use crate::config::PublicationParams;
+
+/// Where a publication stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Clients hold references.
+    Active,
+    /// The last reference is gone; subscribers read what is left.
+    Draining,
+    /// Subscribers were told that it ended.
+    Linger,
+}
+
+/// A client's hold on a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// The correlation id of that client's own ADD.
+    pub registration_id: RegistrationId,
+    /// The client.
+    pub client_id: ClientId,
+}
+
+/// One of the publication's counters.
+#[derive(Debug)]
+pub struct PositionCounter {
+    /// For answers and for freeing.
+    pub id: CounterId,
+    /// Its value.
+    pub value: Counter,
+}
+
+/// What a dead client may have left open in this log.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    /// Owner tags whose claims are to be padded.
+    tags: Vec<i64>,
+    /// The sweep goes on here.
+    next: i64,
+    /// The sweep ends here: where the tail stood when the last death was noticed.
+    end: i64,
+    /// Dead publishers that may have taken space without having written a header.
+    reserving: usize,
+}
+
+/// Repairs made in one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Claims or holes that became padding.
+    pub unblocked: usize,
+}
+
+/// What stands in the way of unblocking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A live publisher of ours says it is writing there.
+    Live,
+    /// Nobody is known to be there.
+    Unknown,
+}
+
+/// An IPC publication.
+#[derive(Debug)]
+pub struct IpcPublication {
+    /// The correlation id of the first ADD; names the log.
+    pub registration_id: RegistrationId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Its stream.
+    pub stream_id: StreamId,
+    /// The channel of the first ADD, as sent.
+    pub channel: String,
+    /// What it was made with, for the clash rules.
+    pub params: PublicationParams,
+    /// Whether it has one writer.
+    pub exclusive: bool,
+    /// Its log.
+    pub log: LogBuffers,
+    /// The log's file as announced.
+    pub log_path: String,
+    /// Who holds it.
+    pub references: Vec<Reference>,
+    /// Who reads it.
+    pub subscribers: Vec<Subscriber>,
+    /// While set, no subscription is linked: an image was rejected.
+    pub cool_down_until: Option<NanoTime>,
+    /// The limit for publishers.
+    pub publisher_limit: PositionCounter,
+    /// The producer's position, sampled.
+    pub publisher_position: PositionCounter,
+    state: State,
+    revoked: bool,
+    window: i64,
+    trip_gain: i64,
+    trip_limit: i64,
+    producer_position: i64,
+    consumer_position: i64,
+    clean_position: i64,
+    blocked_position: i64,
+    blocked_since: NanoTime,
+    orphans: Orphans,
+}
+
+/// Frames looked at per duty cycle while claims of dead publishers are searched for.
+const SWEEP_FRAMES: usize = 4096;
+
+/// What an [`IpcPublication`] is made from.
+#[derive(Debug)]
+pub struct NewIpcPublication {
+    /// See [`IpcPublication::registration_id`].
+    pub registration_id: RegistrationId,
+    /// The channel as sent.
+    pub channel: String,
+    /// Parsed parameters.
+    pub params: PublicationParams,
+    /// Whether it has one writer.
+    pub exclusive: bool,
+    /// Its log.
+    pub log: LogBuffers,
+    /// The log's file as announced.
+    pub log_path: String,
+    /// The limit for publishers.
+    pub publisher_limit: PositionCounter,
+    /// The producer's position.
+    pub publisher_position: PositionCounter,
+    /// The position the stream starts at.
+    pub start_position: i64,
+    /// Bytes a publisher may be ahead of the slowest subscriber.
+    pub window: i32,
+}
+
+impl IpcPublication {
+    /// An active publication without references.
+    #[must_use]
+    pub fn new(new: NewIpcPublication, now: NanoTime) -> Self {
+        let NewIpcPublication {
+            registration_id,
+            channel,
+            params,
+            exclusive,
+            log,
+            log_path,
+            publisher_limit,
+            publisher_position,
+            start_position,
+            window,
+        } = new;
+        publisher_limit.value.set_release(start_position);
+        publisher_position.value.set_release(start_position);
+        let window = i64::from(window);
+        Self {
+            registration_id,
+            session_id: log.session_id(),
+            stream_id: log.stream_id(),
+            channel,
+            params,
+            exclusive,
+            log,
+            log_path,
+            references: Vec::new(),
+            subscribers: Vec::new(),
+            cool_down_until: None,
+            publisher_limit,
+            publisher_position,
+            state: State::Active,
+            revoked: false,
+            window,
+            trip_gain: window / 8,
+            trip_limit: start_position,
+            producer_position: start_position,
+            consumer_position: start_position,
+            clean_position: start_position,
+            blocked_position: start_position,
+            blocked_since: now,
+            orphans: Orphans::default(),
+        }
+    }
+
+    fn metadata(&self) -> &Metadata<View> {
+        self.log.metadata()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The fastest subscriber's position, and where the next subscriber starts when there is none.
+    #[must_use]
+    pub fn consumer_position(&self) -> i64 {
+        self.consumer_position
+    }
+
+    /// Bytes a publisher may be ahead of the slowest subscriber.
+    #[must_use]
+    pub fn window(&self) -> i64 {
+        self.window
+    }
+
+    /// Whether new subscriptions are linked (spec 13.6).
+    #[must_use]
+    pub fn accepts_subscribers(&self) -> bool {
+        let open = match self.state {
+            State::Active => true,
+            State::Draining => !self.is_drained(),
+            State::Linger => false,
+        };
+        open && self.cool_down_until.is_none()
+    }
+
+    /// Reads the producer's position from the log. Another process writes the tail, so what it says is believed only
+    /// as far as the protocol could have brought it: never back, never further past the limit than one term.
+    fn sample_producer_position(&mut self) -> i64 {
+        let position = producer_position(self.metadata(), self.log.shape());
+        let furthest = self
+            .publisher_limit
+            .value
+            .get_relaxed()
+            .max(self.producer_position)
+            .saturating_add(i64::from(self.log.term_length()));
+        if position > self.producer_position {
+            self.producer_position = position.min(furthest);
+        }
+        self.producer_position
+    }
+
+    /// Every duty cycle: samples positions, cleans, moves the limit. Returns the work done.
+    #[inline]
+    pub fn update_limit(&mut self) -> usize {
+        if self.state != State::Active || self.revoked {
+            return 0;
+        }
+        let producer = self.sample_producer_position();
+        self.publisher_position.value.set_release(producer);
+        let before = self.consumer_position;
+        let Some(extent) = extent(&mut self.subscribers, producer) else {
+            return self.hold_limit_at_consumer();
+        };
+        self.consumer_position = self.consumer_position.max(extent.max);
+        let mut work = usize::from(self.consumer_position != before);
+        let limit = extent.min + self.window;
+        if limit > self.trip_limit {
+            self.clean_to(extent.min);
+            // SYNC publisher-limit: the bytes below the limit are clean.
+            self.publisher_limit.value.set_release(limit);
+            self.trip_limit = limit + self.trip_gain;
+            work += 1;
+        }
+        work
+    }
+
+    fn hold_limit_at_consumer(&mut self) -> usize {
+        if self.publisher_limit.value.get_relaxed() <= self.consumer_position {
+            return 0;
+        }
+        self.publisher_limit.value.set_release(self.consumer_position);
+        self.trip_limit = self.consumer_position;
+        self.clean_to(self.consumer_position);
+        1
+    }
+
+    /// One bounded step of cleaning, at most to the end of a term.
+    fn clean_to(&mut self, position: i64) {
+        self.clean_position = clean(
+            &self.log,
+            self.clean_position,
+            position,
+            self.log.term_length() as usize,
+        );
+    }
+
+    /// Adds a subscriber and lets publishers know that there is one.
+    pub fn link(&mut self, subscriber: Subscriber) {
+        self.subscribers.push(subscriber);
+        self.metadata().set_connected(true);
+    }
+
+    /// Takes the subscribers that `matches` out and returns them; positions are looked at a last time first.
+    pub fn unlink(&mut self, mut matches: impl FnMut(&Subscriber) -> bool) -> Vec<Subscriber> {
+        let producer = self.sample_producer_position();
+        let mut removed = Vec::new();
+        let mut index = 0;
+        while index < self.subscribers.len() {
+            if matches(&self.subscribers[index]) {
+                let mut subscriber = self.subscribers.remove(index);
+                let position = subscriber.position(producer);
+                if subscriber.tether.is_working() {
+                    self.consumer_position = self.consumer_position.max(position);
+                }
+                removed.push(subscriber);
+            } else {
+                index += 1;
+            }
+        }
+        if !removed.is_empty() {
+            self.refresh_connected();
+        }
+        removed
+    }
+
+    /// Where a new subscriber starts (spec 13.6).
+    #[must_use]
+    pub fn join_position(&self) -> i64 {
+        self.subscribers
+            .iter()
+            .filter(|subscriber| subscriber.tether.is_working())
+            .map(Subscriber::last_position)
+            .fold(self.consumer_position, i64::min)
+    }
+
+    /// Where the subscriber at `index`, which does not count yet, starts again.
+    #[must_use]
+    pub fn rejoin_position(&self, index: usize) -> i64 {
+        self.subscribers
+            .iter()
+            .enumerate()
+            .filter(|(other, subscriber)| *other != index && subscriber.tether.is_working())
+            .map(|(_, subscriber)| subscriber.last_position())
+            .fold(self.consumer_position, i64::min)
+    }
+
+    /// Writes the connected flag anew.
+    pub fn refresh_connected(&mut self) {
+        let connected = self.state == State::Active
+            && !self.revoked
+            && self.cool_down_until.is_none()
+            && any_working(&self.subscribers);
+        self.metadata().set_connected(connected);
+    }
+
+    /// Marks the publication disconnected at once, whoever is linked.
+    pub fn disconnect(&mut self) {
+        self.metadata().set_connected(false);
+    }
+
+    /// Sets the revoked flag that images look at.
+    pub fn mark_revoked(&mut self) {
+        self.metadata().set_revoked();
+    }
+
+    /// Whether a remove command with the revoke flag came and was not acted on yet.
+    #[must_use]
+    pub fn revocation_is_pending(&self) -> bool {
+        !self.revoked && self.metadata().is_revoked() && self.state != State::Linger
+    }
+
+    /// Acts on a revocation: nothing more is read or written.
+    pub fn revoke(&mut self) {
+        let producer = self.sample_producer_position();
+        self.publisher_limit.value.set_release(producer);
+        self.metadata().set_end_of_stream_position(producer);
+        self.metadata().set_connected(false);
+        self.revoked = true;
+        self.state = State::Linger;
+    }
+
+    /// Ends the publication at once because its log was destroyed under it.
+    pub fn abandon(&mut self) {
+        self.revoked = true;
+        self.state = State::Linger;
+        self.disconnect();
+    }
+
+    /// Drops one reference; the last one starts draining.
+    pub fn remove_reference(&mut self, matches: impl Fn(&Reference) -> bool) -> usize {
+        let before = self.references.len();
+        self.references.retain(|reference| !matches(reference));
+        let removed = before - self.references.len();
+        if removed > 0
+            && self.references.is_empty()
+            && self.state == State::Active
+            && !self.metadata().is_revoked()
+        {
+            let producer = self.sample_producer_position();
+            if self.publisher_limit.value.get_relaxed() > producer {
+                self.publisher_limit.value.set_release(producer);
+            }
+            self.publisher_position.value.set_release(producer);
+            self.metadata().set_end_of_stream_position(producer);
+            self.state = State::Draining;
+        }
+        removed
+    }
+
+    /// Whether all working subscribers have read everything.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.subscribers
+            .iter()
+            .filter(|subscriber| subscriber.tether.is_working())
+            .all(|subscriber| subscriber.last_position() >= self.producer_position)
+    }
+
+    /// While draining: samples positions and says whether the end was reached.
+    pub fn poll_drained(&mut self) -> bool {
+        let producer = self.producer_position;
+        if let Some(extent) = extent(&mut self.subscribers, producer) {
+            self.consumer_position = self.consumer_position.max(extent.max);
+        }
+        self.is_drained()
+    }
+
+    /// Enters the last state.
+    pub fn start_linger(&mut self) {
+        self.state = State::Linger;
+    }
+
+    /// The position below which an untethered subscriber counts as far behind.
+    #[must_use]
+    pub fn untethered_threshold(&self) -> i64 {
+        self.consumer_position - self.window + self.window / 4
+    }
+
+    /// At each timer, while active and shared: whether a publisher seems to be stuck, and if so for how long.
+    /// Returns the position once `timeout_ns` has passed.
+    pub fn check_blocked(&mut self, now: NanoTime, timeout_ns: i64) -> Option<i64> {
+        let consumer = self.consumer_position;
+        let shape = self.log.shape();
+        let term_of_consumer = (consumer >> shape.bits) as i32;
+        let possible = self.metadata().active_term_count_acquire() != term_of_consumer
+            || self.producer_position > consumer;
+        if consumer != self.blocked_position || !possible {
+            self.blocked_position = consumer;
+            self.blocked_since = now;
+            return None;
+        }
+        (now.since(self.blocked_since) >= timeout_ns).then_some(consumer)
+    }
+
+    /// Repairs the log at `position` unless `holder` says that a live publisher is writing there; `true` if something
+    /// was done.
+    pub fn unblock_at(&mut self, position: i64, holder: impl FnOnce() -> Holder) -> bool {
+        let done = is_progress(unblock_guarded(&self.log, position, || holder() == Holder::Live));
+        if done {
+            self.blocked_position = -1;
+        }
+        done
+    }
+
+    /// Notes that the publisher with this owner tag is dead and may have left claims open.
+    pub fn add_orphan_claims(&mut self, tag: i64) {
+        let producer = self.sample_producer_position();
+        self.orphans.tags.push(tag);
+        self.orphans.next = self.consumer_position;
+        self.orphans.end = producer;
+    }
+
+    /// Pads the range a dead publisher was writing.
+    pub fn pad_in_flight(&mut self, position: i64, length: i64) -> Repairs {
+        let producer = self.sample_producer_position();
+        let within =
+            position >= self.clean_position && position <= producer && position & 31 == 0 && length > 0;
+        if !within {
+            return Repairs::default();
+        }
+        Repairs {
+            unblocked: usize::from(pad_range(&self.log, position, length).padded > 0),
+        }
+    }
+
+    /// Notes that a dead publisher may have taken space without a header.
+    pub fn add_orphan_reservation(&mut self) {
+        self.orphans.reserving += 1;
+        let producer = self.sample_producer_position();
+        self.orphans.next = self.consumer_position;
+        self.orphans.end = self.orphans.end.max(producer);
+    }
+
+    /// Whether claims or holes of dead publishers are still searched for.
+    #[inline]
+    #[must_use]
+    pub fn has_orphans(&self) -> bool {
+        !self.orphans.tags.is_empty() || self.orphans.reserving > 0
+    }
+
+    /// One bounded step of the search. `holder` says whether a live publisher may be at a position.
+    pub fn repair_orphans(&mut self, holder: impl Fn(i64) -> Holder) -> Repairs {
+        let mut repairs = Repairs::default();
+        let from = self.orphans.next.max(self.consumer_position);
+        let tags = &self.orphans.tags;
+        let sweep = sweep(
+            &self.log,
+            from,
+            self.orphans.end,
+            |tag| tags.contains(&tag),
+            SWEEP_FRAMES,
+        );
+        repairs.unblocked += sweep.padded;
+        self.orphans.next = sweep.position;
+        if sweep.position >= self.orphans.end {
+            self.orphans = Orphans::default();
+            return repairs;
+        }
+        // The sweep stands before space without a header. Only a publisher that died between taking space and
+        // writing its header leaves that for good; a live one writes it within nanoseconds of running.
+        if sweep.at_hole && self.orphans.reserving > 0 {
+            let at = sweep.position;
+            if is_progress(unblock_guarded(&self.log, at, || holder(at) == Holder::Live)) {
+                self.orphans.reserving -= 1;
+                repairs.unblocked += 1;
+            }
+        }
+        repairs
+    }
+}
+
+fn is_progress(unblock: Unblock) -> bool {
+    matches!(unblock, Unblock::Padded { .. } | Unblock::Rotated)
+}
