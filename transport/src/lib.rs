@@ -27,3 +27,12 @@ pub mod ring;
 pub mod sync;
 pub mod time;
 pub mod uri;
+
+#[cfg(not(loom))]
+pub use client::{
+    Action, Claim, Client, ClientError, ClientEvent, ClientSettings, CommitError, ExclusivePublication,
+    Header, Image, ImageHandlers, ImageInfo, Offer, Publication, RegistrationError, Subscription,
+    UserCounter,
+};
+#[cfg(not(loom))]
+pub use log::Payload;

@@ -16,6 +16,8 @@ use core::marker::PhantomData;
 use crate::bits::align;
 use crate::id::{SessionId, StreamId, TermId};
 use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH};
+#[cfg(not(loom))]
+use crate::log::words::Term;
 use crate::log::words::{HeaderWord, Slot, Words};
 #[cfg(not(loom))]
 use crate::memory::View;
@@ -245,6 +247,19 @@ impl<'a> FrameView<'a, View> {
                 self.payload_length(),
             )
         }
+    }
+}
+
+#[cfg(not(loom))]
+impl Term<View> {
+    /// The bytes from `offset` on with `length`, where they lie: a block of frames. `None` if the term has not so
+    /// many.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self, offset: usize, length: usize) -> Option<Payload<'_>> {
+        let fits = offset <= self.length() && length <= self.length() - offset;
+        // SAFETY: the range lies inside the term, which keeps its bytes alive while it is borrowed.
+        fits.then(|| unsafe { Payload::from_raw(self.buffer().pointer(offset, length), length) })
     }
 }
 

@@ -1,0 +1,110 @@
+//! What a publication needs of its driver: the log, the limit, and how to reach the driver. Made by the conductor,
+//! picked up by the handles.
+#![forbid(unsafe_code)]
+
+use std::sync::{Arc, Mutex};
+
+use super::offer::Offer;
+use super::slot::Slot;
+use crate::agent::Doorbell;
+use crate::bits::align_i64;
+use crate::cnc::extension::{Extension, OwnerSlot};
+use crate::counters::Counter;
+use crate::id::{ClientId, CounterId, RegistrationId, SessionId};
+use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH};
+use crate::log::{AppendWindow, LogBuffers};
+
+/// Everything a handle needs to publish.
+pub(super) struct Attachment {
+    pub(super) log: Arc<LogBuffers>,
+    pub(super) limit: Counter,
+    pub(super) client_id: ClientId,
+    pub(super) identity: Identity,
+    pub(super) extension: Option<Extension>,
+    pub(super) doorbell: Option<Doorbell>,
+}
+
+/// How the driver calls a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) registration_id: RegistrationId,
+    pub(super) original_registration_id: RegistrationId,
+    pub(super) session_id: SessionId,
+    pub(super) status: CounterId,
+    pub(super) limit: CounterId,
+}
+
+/// What the conductor and the handles of one publication share.
+pub(super) struct PublicationShared {
+    pub(super) channel: String,
+    pub(super) stream_id: i32,
+    pub(super) slot: Slot<Arc<Attachment>>,
+    /// The latest identity; stays when the driver is lost.
+    pub(super) identity: Mutex<Identity>,
+}
+
+impl PublicationShared {
+    pub(super) fn new(channel: &str, stream_id: i32) -> Self {
+        PublicationShared {
+            channel: channel.to_owned(),
+            stream_id,
+            slot: Slot::new(),
+            identity: Mutex::new(Identity {
+                registration_id: RegistrationId(0),
+                original_registration_id: RegistrationId(0),
+                session_id: SessionId(0),
+                status: CounterId::NONE,
+                limit: CounterId::NONE,
+            }),
+        }
+    }
+}
+
+impl Attachment {
+    /// Why a message of `length` bytes that would start at `position` was not accepted (shared-memory spec 10.6).
+    #[cold]
+    pub(super) fn refusal(&self, position: i64, length: usize) -> Offer {
+        let required = i64::try_from(length)
+            .unwrap_or(i64::MAX / 2)
+            .saturating_add(FRAME_HEADER_LENGTH as i64);
+        let end = position.saturating_add(align_i64(required, FRAME_ALIGNMENT as i64));
+        if end >= self.log.shape().max_possible_position() {
+            return Offer::MaxPositionExceeded;
+        }
+        if self.log.metadata().is_connected() {
+            // The driver moves the limit; one that sleeps has to hear that somebody waits for it.
+            if let Some(doorbell) = &self.doorbell {
+                doorbell.ring();
+            }
+            Offer::BackPressured
+        } else {
+            Offer::NotConnected
+        }
+    }
+}
+
+/// The window of a handle, if the driver keeps a table of them.
+pub(super) struct Window(pub(super) Option<OwnerSlot>);
+
+impl AppendWindow for Window {
+    #[inline(always)]
+    fn enter(&self) {
+        if let Some(slot) = &self.0 {
+            slot.enter();
+        }
+    }
+
+    #[inline(always)]
+    fn claimed(&self, position: i64, length: i64) {
+        if let Some(slot) = &self.0 {
+            slot.claimed(position, length);
+        }
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        if let Some(slot) = &self.0 {
+            slot.leave();
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! An exclusive publication: one writer, one log, no read-modify-write (shared-memory spec 10.7).
+#![forbid(unsafe_code)]
+
+use core::cell::Cell;
+use std::sync::Arc;
+
+use super::attachment::{Attachment, PublicationShared};
+use super::claim::{Claim, Claimant};
+use super::client::{Client, Handle};
+use super::error::{BlockError, CommitError, RegistrationError};
+use super::offer::Offer;
+use super::pending::PendingOperation;
+use super::publication::publication_queries;
+use super::registry::ResourceKey;
+use super::slot::{NEVER, Slot, lock};
+use super::status::ChannelStatus;
+use crate::id::{CounterId, RegistrationId, SessionId};
+use crate::log::{
+    AppendOutcome, BlockOutcome, Claimed, ExclusiveAppender, FrameFields, FrameView, NoReservedValue,
+    ReservedValue, Source,
+};
+use crate::memory::View;
+
+/// A publication with a log of its own and a single writer.
+pub struct ExclusivePublication {
+    handle: Handle,
+    shared: Arc<PublicationShared>,
+    state: u64,
+    attached: Option<Attached>,
+    staging: Cell<Vec<u8>>,
+}
+
+struct Attached {
+    appender: ExclusiveAppender<View>,
+    /// The limit as read last; the counter is looked at again when it is reached.
+    limit: i64,
+    attachment: Arc<Attachment>,
+}
+
+impl ExclusivePublication {
+    pub(super) fn new(client: Client, key: ResourceKey, shared: Arc<PublicationShared>) -> Self {
+        let mut publication = ExclusivePublication {
+            handle: Handle::new(client, key),
+            shared,
+            state: NEVER,
+            attached: None,
+            staging: Cell::new(Vec::new()),
+        };
+        publication.refresh();
+        publication
+    }
+
+    /// Publishes a message of at most [`Self::max_message_length`] bytes. Longer than
+    /// [`Self::max_payload_length`], it goes out in several fragments.
+    #[inline]
+    pub fn offer(&mut self, message: &[u8]) -> Offer {
+        self.append(message, &NoReservedValue)
+    }
+
+    /// Publishes one message made of several parts.
+    #[inline]
+    pub fn offer_parts(&mut self, parts: &[&[u8]]) -> Offer {
+        self.append(parts, &NoReservedValue)
+    }
+
+    /// Publishes a message; `reserved_value` is asked for the reserved value of each fragment, whose payload is in
+    /// place by then.
+    #[inline]
+    pub fn offer_with(
+        &mut self,
+        message: &[u8],
+        reserved_value: impl Fn(&FrameView<'_, View>) -> i64,
+    ) -> Offer {
+        self.append(message, &reserved_value)
+    }
+
+    /// Reserves a message of `length` bytes, at most [`Self::max_payload_length`], to be filled in and committed.
+    ///
+    /// # Errors
+    /// The outcome when nothing was reserved.
+    #[inline]
+    pub fn try_claim(&mut self, length: usize) -> Result<Claim<'_>, Offer> {
+        let Some(attached) = self.attached() else {
+            return Err(self.refusal_when_detached());
+        };
+        let claimed = attached.with_limit(length, |appender, limit| appender.claim(length, limit))?;
+        let staging = self.staging.take();
+        Ok(Claim::new(self, claimed, self.state, staging, length))
+    }
+
+    /// Appends a padding frame that stands for `length` bytes of payload: subscribers skip it.
+    pub fn append_padding(&mut self, length: usize) -> Offer {
+        let Some(attached) = self.attached() else {
+            return self.refusal_when_detached();
+        };
+        let outcome = attached.with_limit(length, |appender, limit| {
+            accepted(appender.append_padding(length, limit))
+        });
+        outcome.map_or_else(|refusal| refusal, Offer::Position)
+    }
+
+    /// Appends frames that are ready as they are: headers with this log's session, stream and the active term id,
+    /// the first one with the offset at which the stream stands.
+    ///
+    /// # Errors
+    /// [`BlockError`] if the block is longer than what is left of the term or does not belong here.
+    pub fn offer_block(&mut self, block: &[u8]) -> Result<Offer, BlockError> {
+        let Some(attached) = self.attached() else {
+            return Ok(self.refusal_when_detached());
+        };
+        let shape = attached.attachment.log.shape();
+        let at = shape.offset(attached.appender.position());
+        let remaining = (shape.term_length() - at) as usize;
+        if at > 0 && block.len() > remaining {
+            return Err(BlockError::TooLong {
+                length: block.len(),
+                remaining,
+            });
+        }
+        let mut malformed = false;
+        let outcome = attached.with_limit(block.len(), |appender, limit| {
+            match appender.offer_block(block, limit) {
+                BlockOutcome::Append(outcome) => accepted(outcome),
+                BlockOutcome::Malformed => {
+                    malformed = true;
+                    Err(AppendOutcome::TooLong)
+                }
+            }
+        });
+        if malformed {
+            return Err(BlockError::WrongFirstFrame);
+        }
+        Ok(outcome.map_or_else(|refusal| refusal, Offer::Position))
+    }
+
+    #[inline(always)]
+    fn append<S, R>(&mut self, source: &S, reserved: &R) -> Offer
+    where
+        S: Source + ?Sized,
+        R: ReservedValue<View>,
+    {
+        if self.state == self.shared.slot.state()
+            && let Some(attached) = &mut self.attached
+            && attached.appender.log().metadata().is_connected()
+        {
+            match attached.appender.offer(source, reserved, attached.limit) {
+                AppendOutcome::Appended { position } => return Offer::Position(position),
+                AppendOutcome::AtLimit { .. } => {}
+                outcome => return attached.refused(outcome, source.length()),
+            }
+        }
+        self.append_slowly(source, reserved)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_slowly<S, R>(&mut self, source: &S, reserved: &R) -> Offer
+    where
+        S: Source + ?Sized,
+        R: ReservedValue<View>,
+    {
+        let Some(attached) = self.attached() else {
+            return self.refusal_when_detached();
+        };
+        let outcome = attached.with_limit(source.length(), |appender, limit| {
+            accepted(appender.offer(source, reserved, limit))
+        });
+        outcome.map_or_else(|refusal| refusal, Offer::Position)
+    }
+
+    #[inline]
+    fn attached(&mut self) -> Option<&mut Attached> {
+        if self.state != self.shared.slot.state() {
+            self.refresh();
+        }
+        self.attached.as_mut()
+    }
+
+    /// Picks up what the conductor has for this handle.
+    #[cold]
+    fn refresh(&mut self) {
+        let (state, attachment) = self.shared.slot.fetch();
+        self.attached = attachment.map(|attachment| Attached {
+            appender: ExclusiveAppender::new((*attachment.log).clone()),
+            limit: attachment.limit.get_acquire(),
+            attachment,
+        });
+        self.state = state;
+    }
+
+    #[cold]
+    fn refusal_when_detached(&self) -> Offer {
+        if self.is_closed() {
+            Offer::Closed
+        } else {
+            Offer::NotConnected
+        }
+    }
+
+    fn attachment(&self) -> Option<Arc<Attachment>> {
+        self.shared.slot.fetch().1
+    }
+
+    fn is_current(&self) -> bool {
+        self.state == self.shared.slot.state()
+    }
+
+    /// Where the stream has come to, bytes; `None` when closed or the driver is away.
+    #[must_use]
+    pub fn position(&self) -> Option<i64> {
+        if self.is_current() {
+            self.attached
+                .as_ref()
+                .map(|attached| attached.appender.position())
+        } else {
+            self.attachment()
+                .map(|attachment| ExclusiveAppender::new((*attachment.log).clone()).position())
+        }
+    }
+
+    /// How far the stream may come at the moment, bytes; `None` when closed or the driver is away.
+    #[must_use]
+    pub fn position_limit(&self) -> Option<i64> {
+        self.attachment().map(|attachment| attachment.limit.get_acquire())
+    }
+
+    /// Bytes between position and limit; `None` when closed or the driver is away.
+    #[must_use]
+    pub fn available_window(&self) -> Option<i64> {
+        Some(self.position_limit()? - self.position()?)
+    }
+
+    /// Whether somebody subscribes.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        if self.is_current() {
+            self.attached
+                .as_ref()
+                .is_some_and(|attached| attached.attachment.log.metadata().is_connected())
+        } else {
+            self.attachment()
+                .is_some_and(|attachment| attachment.log.metadata().is_connected())
+        }
+    }
+
+    publication_queries!();
+}
+
+fn accepted(outcome: AppendOutcome) -> Result<i64, AppendOutcome> {
+    match outcome {
+        AppendOutcome::Appended { position } => Ok(position),
+        refusal => Err(refusal),
+    }
+}
+
+impl Attached {
+    /// Tries with the limit at hand, which a reader still connected makes good, then with the limit of now.
+    #[inline]
+    fn with_limit<T>(
+        &mut self,
+        length: usize,
+        mut append: impl FnMut(&mut ExclusiveAppender<View>, i64) -> Result<T, AppendOutcome>,
+    ) -> Result<T, Offer> {
+        if self.attachment.log.metadata().is_connected() {
+            match append(&mut self.appender, self.limit) {
+                Ok(done) => return Ok(done),
+                Err(AppendOutcome::AtLimit { .. }) => {}
+                Err(outcome) => return Err(self.refused(outcome, length)),
+            }
+        }
+        self.limit = self.attachment.limit.get_acquire();
+        append(&mut self.appender, self.limit).map_err(|outcome| self.refused(outcome, length))
+    }
+
+    #[cold]
+    fn refused(&self, outcome: AppendOutcome, length: usize) -> Offer {
+        match outcome {
+            AppendOutcome::Appended { position } => Offer::Position(position),
+            AppendOutcome::AtLimit { position } => self.attachment.refusal(position, length),
+            AppendOutcome::AdminAction => Offer::AdminAction,
+            AppendOutcome::MaxPositionExceeded => Offer::MaxPositionExceeded,
+            AppendOutcome::TooLong => Offer::TooLong,
+        }
+    }
+}
+
+impl Claimant for ExclusivePublication {
+    fn commit(
+        &self,
+        claimed: &Claimed,
+        state: u64,
+        staged: &[u8],
+        fields: FrameFields,
+    ) -> Result<i64, CommitError> {
+        let Some(attached) = self.attached.as_ref().filter(|_| self.state == state) else {
+            return Err(CommitError::Closed);
+        };
+        if self.shared.slot.state() != state {
+            attached.appender.abort(claimed);
+            return Err(CommitError::Closed);
+        }
+        Ok(attached.appender.commit(claimed, staged, fields))
+    }
+
+    fn abort(&self, claimed: &Claimed, state: u64) {
+        if let Some(attached) = self.attached.as_ref().filter(|_| self.state == state) {
+            attached.appender.abort(claimed);
+        }
+    }
+
+    fn give_back(&self, staging: Vec<u8>) {
+        self.staging.set(staging);
+    }
+}
+
+impl core::fmt::Debug for ExclusivePublication {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ExclusivePublication")
+            .field("channel", &self.shared.channel)
+            .field("stream_id", &self.shared.stream_id)
+            .field("session_id", &self.session_id())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,535 @@
+//! An image: one publication's stream as one subscription sees it (shared-memory spec 11).
+//!
+//! The position is the only thing an image writes that others read. It is stored once per poll, after everything
+//! before it has been read: the driver may zero those bytes from then on.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::action::Action;
+use super::assembler::{Assembler, Fragment, UNFRAGMENTED};
+use super::client::Client;
+use super::error::{ClientError, PositionError, RegistrationError};
+use super::event::ImageInfo;
+use super::header::{Header, Reserved};
+use crate::counters::Counter;
+use crate::id::{RegistrationId, SessionId, StreamId};
+use crate::log::descriptor::FRAME_ALIGNMENT;
+use crate::log::{Action as Scan, FrameView, LogBuffers, Payload, scan_block, scan_fragments};
+use crate::memory::View;
+use crate::position::PositionShape;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Can be polled, and its driver lives.
+const LIVE: u32 = 0;
+/// Can be polled to the end of what is there; its driver is gone.
+const ENDED: u32 = 1;
+/// Can not be polled, and its position must not be stored: the counter may belong to somebody else.
+const CLOSED: u32 = 2;
+
+/// What the conductor and the handles of one image share.
+pub(super) struct ImageShared {
+    info: ImageInfo,
+    log: Arc<LogBuffers>,
+    position: Counter,
+    state: AtomicU32,
+}
+
+impl ImageShared {
+    /// An image whose position counter stands at its join position. `Err` says what is wrong with it.
+    pub(super) fn new(info: ImageInfo, log: Arc<LogBuffers>, position: Counter) -> Result<Self, String> {
+        let join = info.join_position;
+        if join < 0 || join % FRAME_ALIGNMENT as i64 != 0 || join >= log.shape().max_possible_position() {
+            return Err(format!("join position {join}"));
+        }
+        Ok(ImageShared {
+            info,
+            log,
+            position,
+            state: AtomicU32::new(LIVE),
+        })
+    }
+
+    pub(super) fn info(&self) -> &ImageInfo {
+        &self.info
+    }
+
+    /// The facts with the position of now.
+    pub(super) fn current_info(&self) -> ImageInfo {
+        ImageInfo {
+            position: self.position.get_acquire(),
+            ..self.info.clone()
+        }
+    }
+
+    pub(super) fn log(&self) -> &Arc<LogBuffers> {
+        &self.log
+    }
+
+    pub(super) fn end(&self) {
+        let _ = self
+            .state
+            .compare_exchange(LIVE, ENDED, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Closes the image; true if it was live until now.
+    pub(super) fn close(&self) -> bool {
+        self.state.swap(CLOSED, Ordering::AcqRel) == LIVE
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.state.load(Ordering::Acquire) != LIVE
+    }
+
+    #[inline(always)]
+    fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == CLOSED
+    }
+}
+
+/// A run of whole frames, headers included, where it lies in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
+    /// The frames.
+    pub frames: Payload<'a>,
+    /// Stream position of its first byte.
+    pub position: i64,
+    /// The session.
+    pub session_id: SessionId,
+    /// The term the block lies in.
+    pub term_id: crate::id::TermId,
+    /// Where in the term it starts, bytes.
+    pub term_offset: i32,
+    /// Where in the log file it starts, bytes.
+    pub file_offset: u64,
+}
+
+/// An image of a subscription.
+pub struct Image {
+    shared: Arc<ImageShared>,
+    client: Client,
+    position: i64,
+    shape: PositionShape,
+    session_id: SessionId,
+    stream_id: StreamId,
+    assembler: Assembler,
+}
+
+/// Moves the position when a poll ends, however it ends: a handler that panics has had its fragment.
+struct Progress<'a> {
+    shared: &'a ImageShared,
+    position: &'a mut i64,
+    reached: i64,
+}
+
+impl Progress<'_> {
+    #[inline(always)]
+    fn store(&mut self) {
+        if self.reached > *self.position && !self.shared.is_closed() {
+            *self.position = self.reached;
+            // SYNC subscriber-position: everything before it has been read; the driver may zero it.
+            self.shared.position.set_release(self.reached);
+        }
+    }
+}
+
+impl Drop for Progress<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.store();
+    }
+}
+
+impl Image {
+    pub(super) fn new(shared: Arc<ImageShared>, client: Client) -> Self {
+        let log = &shared.log;
+        Image {
+            position: shared.info.join_position,
+            shape: log.shape(),
+            session_id: log.session_id(),
+            stream_id: log.stream_id(),
+            assembler: Assembler::new(log.max_message_length()),
+            shared,
+            client,
+        }
+    }
+
+    /// Takes the next messages of this image, at most `fragment_limit` fragments of them; returns the fragments.
+    #[inline]
+    pub fn poll(
+        &mut self,
+        mut handler: impl FnMut(Payload<'_>, &Header<'_>),
+        fragment_limit: usize,
+    ) -> usize {
+        self.scan(i64::MAX, fragment_limit, |frame, header, assembler, _| {
+            if header.flags & UNFRAGMENTED == UNFRAGMENTED {
+                handler(frame.payload(), header);
+            } else if let Some(header) = assemble(frame, header, assembler) {
+                handler(Payload::from_slice(assembler.message()), &header);
+            }
+            Scan::Continue
+        })
+    }
+
+    /// As [`Self::poll`], with fragments as they are.
+    #[inline]
+    pub fn poll_fragments(
+        &mut self,
+        mut handler: impl FnMut(Payload<'_>, &Header<'_>),
+        fragment_limit: usize,
+    ) -> usize {
+        self.scan(i64::MAX, fragment_limit, |frame, header, _, _| {
+            handler(frame.payload(), header);
+            Scan::Continue
+        })
+    }
+
+    /// As [`Self::poll`], up to `limit_position`: a fragment that starts there or later is left for the next poll.
+    #[inline]
+    pub fn bounded_poll(
+        &mut self,
+        mut handler: impl FnMut(Payload<'_>, &Header<'_>),
+        limit_position: i64,
+        fragment_limit: usize,
+    ) -> usize {
+        self.scan(limit_position, fragment_limit, |frame, header, assembler, _| {
+            if header.flags & UNFRAGMENTED == UNFRAGMENTED {
+                handler(frame.payload(), header);
+            } else if let Some(header) = assemble(frame, header, assembler) {
+                handler(Payload::from_slice(assembler.message()), &header);
+            }
+            Scan::Continue
+        })
+    }
+
+    /// As [`Self::poll`], where the handler says how to go on. An aborted message comes again at the next poll.
+    #[inline]
+    pub fn controlled_poll(
+        &mut self,
+        handler: impl FnMut(Payload<'_>, &Header<'_>) -> Action,
+        fragment_limit: usize,
+    ) -> usize {
+        self.bounded_controlled_poll(handler, i64::MAX, fragment_limit)
+    }
+
+    /// [`Self::controlled_poll`] and [`Self::bounded_poll`] in one.
+    #[inline]
+    pub fn bounded_controlled_poll(
+        &mut self,
+        mut handler: impl FnMut(Payload<'_>, &Header<'_>) -> Action,
+        limit_position: i64,
+        fragment_limit: usize,
+    ) -> usize {
+        self.scan(
+            limit_position,
+            fragment_limit,
+            |frame, header, assembler, progress| {
+                let action = if header.flags & UNFRAGMENTED == UNFRAGMENTED {
+                    handler(frame.payload(), header)
+                } else if let Some(header) = assemble(frame, header, assembler) {
+                    let action = handler(Payload::from_slice(assembler.message()), &header);
+                    if action == Action::Abort {
+                        assembler.undo();
+                    }
+                    action
+                } else {
+                    Action::Continue
+                };
+                match action {
+                    Action::Continue => Scan::Continue,
+                    Action::Abort => Scan::Abort,
+                    Action::Break => Scan::Break,
+                    Action::Commit => {
+                        progress.store();
+                        Scan::Continue
+                    }
+                }
+            },
+        )
+    }
+
+    /// Hands one block of whole frames, at most `byte_limit` bytes, to the handler; returns the bytes. A padding
+    /// frame ends a block, and is itself the block if it comes first, even when longer than the limit.
+    pub fn block_poll(&mut self, handler: impl FnOnce(Block<'_>), byte_limit: usize) -> usize {
+        if self.shared.is_closed() {
+            return 0;
+        }
+        let start = self.position;
+        let index = self.shape.partition(start);
+        let offset = self.shape.offset(start);
+        let term = self.shared.log.term(index);
+        let block = scan_block(term, offset, byte_limit);
+        if block.corrupt {
+            self.on_corrupt();
+        }
+        let length = (block.end_offset - offset).max(0) as usize;
+        let Some(frames) = term
+            .payload(offset as usize, length)
+            .filter(|frames| !frames.is_empty())
+        else {
+            return 0;
+        };
+        let mut progress = Progress {
+            shared: &self.shared,
+            position: &mut self.position,
+            reached: start + length as i64,
+        };
+        handler(Block {
+            frames,
+            position: start,
+            session_id: self.session_id,
+            term_id: self.shape.term_id(start),
+            term_offset: offset,
+            file_offset: (index as u64) * u64::from(self.shape.term_length() as u32) + offset as u64,
+        });
+        progress.store();
+        length
+    }
+
+    #[inline(always)]
+    fn scan(
+        &mut self,
+        limit_position: i64,
+        fragment_limit: usize,
+        mut on_frame: impl FnMut(FrameView<'_, View>, &Header<'_>, &mut Assembler, &mut Progress<'_>) -> Scan,
+    ) -> usize {
+        if self.shared.is_closed() {
+            return 0;
+        }
+        let shape = self.shape;
+        let start = self.position;
+        let offset = shape.offset(start);
+        let term_begin = start - i64::from(offset);
+        let term_length = i64::from(shape.term_length());
+        let limit_offset = limit_position.saturating_sub(term_begin).min(term_length);
+        if limit_offset <= i64::from(offset) {
+            return 0;
+        }
+        let (session_id, stream_id) = (self.session_id, self.stream_id);
+        let assembler = &mut self.assembler;
+        let term = self.shared.log.term(shape.partition(start));
+        let mut progress = Progress {
+            shared: &self.shared,
+            position: &mut self.position,
+            reached: start,
+        };
+        let read = scan_fragments(term, offset, limit_offset as i32, fragment_limit, |frame| {
+            let frame_start = term_begin + i64::from(frame.offset());
+            let frame_end = term_begin + i64::from(frame.next_offset());
+            let header = Header {
+                shape,
+                session_id,
+                stream_id,
+                position: frame_end,
+                start: frame_start,
+                frame_length: frame.frame_length(),
+                frame_type: frame.frame_type(),
+                flags: frame.flags(),
+                reserved: Reserved::InFrame(frame),
+            };
+            progress.reached = frame_end;
+            on_frame(frame, &header, assembler, &mut progress)
+        });
+        progress.reached = term_begin + i64::from(read.offset);
+        drop(progress);
+        if read.corrupt {
+            self.on_corrupt();
+        }
+        read.fragments
+    }
+
+    /// Closes the image and says so, once.
+    #[cold]
+    fn on_corrupt(&self) {
+        self.shared.close();
+        self.client.report(ClientError::CorruptFrame {
+            image: self.shared.info.correlation_id,
+            position: self.position,
+        });
+    }
+
+    /// Whether a frame is there to be read, or the stream is not at what was written of it.
+    pub(super) fn has_more(&self) -> bool {
+        if self.shared.is_closed() {
+            return false;
+        }
+        let term = self.shared.log.term(self.shape.partition(self.position));
+        let offset = self.shape.offset(self.position);
+        !scan_block(term, offset, usize::MAX).is_empty_from(offset)
+    }
+
+    pub(super) fn is(&self, shared: &Arc<ImageShared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    pub(super) fn shared(&self) -> &Arc<ImageShared> {
+        &self.shared
+    }
+
+    pub(super) fn into_log(self) -> Arc<LogBuffers> {
+        self.shared.log.clone()
+    }
+
+    /// How far this image was consumed, bytes from the start of the stream.
+    #[inline]
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Moves the position forward without reading, within the current term. Fragments of a message under
+    /// construction are dropped.
+    ///
+    /// # Errors
+    /// [`PositionError`] unless `position` is a multiple of 32 from the current position to the end of the term.
+    pub fn set_position(&mut self, position: i64) -> Result<(), PositionError> {
+        if self.shared.is_closed() {
+            return Err(PositionError::Closed);
+        }
+        let lowest = self.position;
+        let highest = lowest - i64::from(self.shape.offset(lowest)) + i64::from(self.shape.term_length());
+        if !(lowest..=highest).contains(&position) {
+            return Err(PositionError::OutOfRange {
+                position,
+                lowest,
+                highest,
+            });
+        }
+        if position % FRAME_ALIGNMENT as i64 != 0 {
+            return Err(PositionError::Unaligned(position));
+        }
+        self.position = position;
+        self.assembler.reset();
+        self.shared.position.set_release(position);
+        Ok(())
+    }
+
+    /// Where the stream ends, bytes; `i64::MAX` until that is known.
+    #[must_use]
+    pub fn end_of_stream_position(&self) -> i64 {
+        self.shared.log.metadata().end_of_stream_position()
+    }
+
+    /// Whether everything up to the end of the stream was consumed.
+    #[must_use]
+    pub fn is_end_of_stream(&self) -> bool {
+        self.position >= self.end_of_stream_position()
+    }
+
+    /// Transports the image has been seen on; 0 once closed.
+    #[must_use]
+    pub fn active_transport_count(&self) -> i32 {
+        if self.shared.is_closed() {
+            0
+        } else {
+            self.shared.log.metadata().active_transport_count()
+        }
+    }
+
+    /// Whether its publication was revoked.
+    #[must_use]
+    pub fn is_publication_revoked(&self) -> bool {
+        self.shared.log.metadata().is_revoked()
+    }
+
+    /// Whether nothing can be polled any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    /// The session of its publication.
+    #[must_use]
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream_id(&self) -> StreamId {
+        self.stream_id
+    }
+
+    /// Names the image; for IPC the publication's registration id.
+    #[must_use]
+    pub fn correlation_id(&self) -> RegistrationId {
+        self.shared.info.correlation_id
+    }
+
+    /// Where it comes from: `host:port`, or `aeron:ipc`.
+    #[must_use]
+    pub fn source_identity(&self) -> &str {
+        &self.shared.info.source_identity
+    }
+
+    /// Where this subscription joined the stream, bytes.
+    #[must_use]
+    pub fn join_position(&self) -> i64 {
+        self.shared.info.join_position
+    }
+
+    /// The length of a term, bytes.
+    #[must_use]
+    pub fn term_length(&self) -> i32 {
+        self.shape.term_length()
+    }
+
+    /// Facts about the image as of now.
+    #[must_use]
+    pub fn info(&self) -> ImageInfo {
+        ImageInfo {
+            position: self.position,
+            ..self.shared.info.clone()
+        }
+    }
+
+    /// Asks the driver to stop taking this image, telling the publisher why (at most 1023 bytes), and waits for the
+    /// driver's word.
+    ///
+    /// # Errors
+    /// [`RegistrationError`]: refused, late, reason too long, or the driver is away.
+    pub fn reject(&self, reason: &str) -> Result<(), RegistrationError> {
+        self.client
+            .reject_image(self.shared.info.correlation_id, self.position, reason)
+    }
+}
+
+impl core::fmt::Debug for Image {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Image")
+            .field("info", self.shared.info())
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes a fragment into the message under construction; the message's header, if that completed it.
+#[inline(never)]
+fn assemble(
+    frame: FrameView<'_, View>,
+    header: &Header<'_>,
+    assembler: &mut Assembler,
+) -> Option<Header<'static>> {
+    let fragment = Fragment {
+        payload: frame.payload(),
+        flags: header.flags,
+        start: header.start,
+        end: header.position,
+        reserved_value: frame.reserved_value(),
+    };
+    if !assembler.on_fragment(&fragment) {
+        return None;
+    }
+    let first = assembler.first();
+    Some(Header {
+        shape: header.shape,
+        session_id: header.session_id,
+        stream_id: header.stream_id,
+        position: header.position,
+        start: first.start,
+        frame_length: crate::log::descriptor::FRAME_HEADER_LENGTH as i32 + assembler.message().len() as i32,
+        frame_type: header.frame_type,
+        flags: first.flags | header.flags,
+        reserved: Reserved::Known(first.reserved_value),
+    })
+}

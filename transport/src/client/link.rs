@@ -1,0 +1,335 @@
+//! The client's end of one run of one driver: how it is found, what is written to it, what is read from it.
+#![forbid(unsafe_code)]
+
+use super::error::{ClientError, RegistrationError};
+use super::liveness::{Liveness, Process};
+use super::settings::ClientSettings;
+use crate::agent::Doorbell;
+use crate::agent::process::{ProcessId, ProcessWatch, WatchError};
+use crate::cnc::extension::{ClientSlot, Extension};
+use crate::cnc::{CncError, CncFile};
+use crate::control::{Command, CommandHeader};
+use crate::counters::{Counter, CountersReader};
+use crate::directory::Directory;
+use crate::id::{ClientId, CorrelationId, CounterId};
+use crate::memory::View;
+use crate::ring::{BroadcastReceiver, Lapped, ManyToOneRing, RingError};
+use crate::time::{EpochMs, Now, duration_nanos};
+
+/// Tries of a command against a full ring before the call fails.
+const RING_FULL_TRIES: usize = 200;
+
+/// Counter type of client heartbeats (shared-memory spec 5.6).
+const HEARTBEAT_TYPE_ID: i32 = 11;
+
+/// What the driver writes to the heartbeat when it ends in order.
+const HEARTBEAT_SHUT_DOWN: i64 = -1;
+
+/// Tells one run of a driver from another in the same directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    start: EpochMs,
+    pid: i64,
+}
+
+/// Looks for a live driver, one attempt at a time.
+#[derive(Debug)]
+pub(super) struct Finder {
+    /// The run and heartbeat of the last attempt, and whether that run was lost before and must show life anew.
+    observed: Option<(Run, i64)>,
+    lost: Option<Run>,
+}
+
+/// What an attempt came to.
+pub(super) enum Attempt {
+    Found(Box<Link>),
+    /// Nothing usable there at the moment, for this reason.
+    NotYet(String),
+    /// Waiting does not help.
+    Hopeless(ClientError),
+}
+
+impl Finder {
+    pub(super) fn new() -> Self {
+        Finder {
+            observed: None,
+            lost: None,
+        }
+    }
+
+    /// Looks for the successor of a lost driver.
+    pub(super) fn after(link: &Link) -> Self {
+        Finder {
+            observed: Some((link.run, link.ring.consumer_heartbeat().0)),
+            lost: Some(link.run),
+        }
+    }
+
+    /// One attempt of the procedure of shared-memory spec 2.4.
+    pub(super) fn attempt(
+        &mut self,
+        directory: &dyn Directory,
+        settings: &ClientSettings,
+        now: Now,
+    ) -> Attempt {
+        let region = match directory.map_cnc() {
+            Ok(region) => region,
+            Err(error) => return Attempt::NotYet(format!("no CnC file: {error}")),
+        };
+        let cnc = match CncFile::open(&region) {
+            Ok(cnc) => cnc,
+            Err(error @ CncError::VersionMismatch { .. }) => {
+                return Attempt::Hopeless(ClientError::CncUnusable {
+                    dir: settings.dir.clone(),
+                    reason: error.to_string(),
+                });
+            }
+            // A file that is being made looks short, or not ready, or has lengths that are still zero.
+            Err(error) => return Attempt::NotYet(error.to_string()),
+        };
+        let ring = cnc.to_driver_ring().clone();
+        let run = Run {
+            start: cnc.start_timestamp(),
+            pid: cnc.pid(),
+        };
+        let extension = directory
+            .map_extension()
+            .ok()
+            .and_then(|region| Extension::open(&region, cnc.start_timestamp()).ok());
+        let watch = match extension
+            .as_ref()
+            .map(|extension| ProcessWatch::open(extension.driver()))
+        {
+            None | Some(Err(WatchError::Unsupported)) => None,
+            Some(Ok(watch)) if watch.is_dead() => return dead(run),
+            Some(Ok(watch)) => Some(watch),
+            Some(Err(WatchError::Gone)) => return dead(run),
+        };
+        let heartbeat = ring.consumer_heartbeat().0;
+        if let Err(reason) = self.judge_heartbeat(run, heartbeat, watch.is_some(), settings, now) {
+            return Attempt::NotYet(reason);
+        }
+        match Link::open(cnc, ring, run, extension, watch, settings, now) {
+            Ok(link) => Attempt::Found(Box::new(link)),
+            Err(reason) => Attempt::NotYet(reason),
+        }
+    }
+
+    /// A fresh heartbeat is believed, and so is one that changes, however old it says it is: the wall clocks of two
+    /// looks may differ by anything.
+    fn judge_heartbeat(
+        &mut self,
+        run: Run,
+        heartbeat: i64,
+        process_lives: bool,
+        settings: &ClientSettings,
+        now: Now,
+    ) -> Result<(), String> {
+        let before = self.observed.replace((run, heartbeat));
+        if heartbeat == HEARTBEAT_SHUT_DOWN {
+            return Err("the driver was shut down".to_owned());
+        }
+        if heartbeat == 0 {
+            return Err("the driver has not started yet".to_owned());
+        }
+        if process_lives {
+            return Ok(());
+        }
+        let changed = before.is_some_and(|(run_before, value)| run_before == run && value != heartbeat);
+        let age_ms = now.epoch.0.wrapping_sub(heartbeat);
+        let timeout_ms = duration_nanos(settings.driver_timeout) / 1_000_000;
+        let fresh = age_ms.unsigned_abs() <= timeout_ms.unsigned_abs();
+        if changed || (fresh && self.lost != Some(run)) {
+            Ok(())
+        } else {
+            Err(format!("the driver (pid {}) shows no sign of life", run.pid))
+        }
+    }
+}
+
+fn dead(run: Run) -> Attempt {
+    Attempt::NotYet(format!("the driver's process {} is gone", run.pid))
+}
+
+/// An attachment to one run of a driver.
+pub(super) struct Link {
+    cnc: CncFile,
+    ring: ManyToOneRing<View>,
+    receiver: BroadcastReceiver<View>,
+    counters: CountersReader<View>,
+    extension: Option<Extension>,
+    doorbell: Option<Doorbell>,
+    /// Held for its drop, which gives the slot back.
+    _client_slot: Option<ClientSlot>,
+    watch: Option<ProcessWatch>,
+    client_id: ClientId,
+    liveness: Liveness,
+    heartbeat: Option<Counter>,
+    run: Run,
+    encoded: Vec<u8>,
+}
+
+/// The client's own heartbeat counter was taken away: the driver gave the client up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HeartbeatTaken;
+
+impl Link {
+    fn open(
+        cnc: CncFile,
+        ring: ManyToOneRing<View>,
+        run: Run,
+        extension: Option<Extension>,
+        watch: Option<ProcessWatch>,
+        settings: &ClientSettings,
+        now: Now,
+    ) -> Result<Link, String> {
+        let receiver = BroadcastReceiver::new(cnc.to_clients()).map_err(|e| e.to_string())?;
+        let counters = cnc.counters().clone();
+        let client_id = ClientId(ring.next_correlation_id());
+        let client_slot = extension
+            .as_ref()
+            .and_then(|extension| extension.claim_client_slot(client_id, ProcessId::current()));
+        let liveness = Liveness::new(ring.consumer_heartbeat().0, settings.driver_timeout, now.nanos);
+        Ok(Link {
+            cnc,
+            ring,
+            receiver,
+            counters,
+            doorbell: extension.as_ref().map(Extension::doorbell),
+            extension,
+            _client_slot: client_slot,
+            watch,
+            client_id,
+            liveness,
+            heartbeat: None,
+            run,
+            encoded: Vec::with_capacity(512),
+        })
+    }
+
+    pub(super) fn client_id(&self) -> ClientId {
+        self.client_id
+    }
+
+    pub(super) fn counters(&self) -> &CountersReader<View> {
+        &self.counters
+    }
+
+    pub(super) fn extension(&self) -> Option<&Extension> {
+        self.extension.as_ref()
+    }
+
+    /// Whether the CnC file was truncated under us.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.cnc.region().is_damaged()
+    }
+
+    /// A fresh id from the counter that all clients share.
+    pub(super) fn next_correlation_id(&self) -> CorrelationId {
+        CorrelationId(self.ring.next_correlation_id())
+    }
+
+    /// Writes a command and wakes a driver that listens.
+    pub(super) fn send(
+        &mut self,
+        correlation_id: CorrelationId,
+        command: &Command<'_>,
+    ) -> Result<(), RegistrationError> {
+        self.send_as(self.client_id, correlation_id, command)
+    }
+
+    /// Writes a command that carries another id than this client's.
+    pub(super) fn send_as(
+        &mut self,
+        client_id: ClientId,
+        correlation_id: CorrelationId,
+        command: &Command<'_>,
+    ) -> Result<(), RegistrationError> {
+        let header = CommandHeader {
+            client_id,
+            correlation_id,
+        };
+        let type_id = command.encode(header, &mut self.encoded);
+        for _ in 0..RING_FULL_TRIES {
+            match self.ring.write(type_id, &self.encoded) {
+                Ok(()) => {
+                    if let Some(doorbell) = &self.doorbell {
+                        doorbell.ring();
+                    }
+                    return Ok(());
+                }
+                Err(RingError::Full) => std::thread::yield_now(),
+                Err(RingError::TooLong { length, max_length }) => {
+                    return Err(RegistrationError::Argument {
+                        name: "command",
+                        reason: format!("{length} bytes; the ring takes at most {max_length}"),
+                    });
+                }
+                Err(error) => return Err(RegistrationError::Unusable(error.to_string())),
+            }
+        }
+        Err(RegistrationError::RingFull)
+    }
+
+    /// Takes the next message of the driver into `scratch`.
+    pub(super) fn receive(&mut self, scratch: &mut Vec<u8>) -> Result<Option<i32>, Lapped> {
+        self.receiver.receive(scratch)
+    }
+
+    /// Judges whether the driver is there.
+    pub(super) fn look(&mut self, now: Now) -> super::liveness::Verdict {
+        let process = match &self.watch {
+            None => Process::Unknown,
+            Some(watch) if watch.is_dead() => Process::Dead,
+            Some(_) => Process::Alive,
+        };
+        let heartbeat = self.ring.consumer_heartbeat().0;
+        self.liveness.look(heartbeat, process, now.nanos)
+    }
+
+    /// Whether the driver stands still.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.liveness.is_stalled()
+    }
+
+    /// Shows the driver that this client lives, if the driver knows it (shared-memory spec 12.2).
+    pub(super) fn keep_alive(&mut self, settings: &ClientSettings, now: Now) -> Result<(), HeartbeatTaken> {
+        self.check_heartbeat()?;
+        if self.heartbeat.is_none() {
+            let Some(id) = self.counters.find_by(HEARTBEAT_TYPE_ID, self.client_id.get()) else {
+                return Ok(());
+            };
+            self.adopt_heartbeat(id, settings);
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.set_release(now.epoch.0);
+        }
+        Ok(())
+    }
+
+    /// Takes note of the heartbeat counter as soon as the driver announces it.
+    pub(super) fn adopt_heartbeat(&mut self, id: CounterId, settings: &ClientSettings) {
+        if self.heartbeat.is_some() || !self.is_own_heartbeat(id) {
+            return;
+        }
+        let name = settings.label_name();
+        let version = env!("CARGO_PKG_VERSION");
+        let _ = self
+            .counters
+            .append_label(id, format!(" name={name} version={version} commit=fulmar"));
+        self.heartbeat = self.counters.counter(id);
+    }
+
+    /// Whether the heartbeat counter, once there, is still this client's.
+    pub(super) fn check_heartbeat(&self) -> Result<(), HeartbeatTaken> {
+        match &self.heartbeat {
+            Some(heartbeat) if !self.is_own_heartbeat(heartbeat.id()) => Err(HeartbeatTaken),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_own_heartbeat(&self, id: CounterId) -> bool {
+        self.counters.is_live(id, self.client_id.get())
+            && self.counters.type_id(id) == Some(HEARTBEAT_TYPE_ID)
+    }
+}
