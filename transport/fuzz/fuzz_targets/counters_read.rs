@@ -4,8 +4,9 @@
 
 use fulmar::counters::{CountersManager, CountersReader};
 use fulmar::id::CounterId;
+use fulmar::memory::{AtomicBuffer, Region};
 use fulmar::time::{EpochMs, NanoTime, Now};
-use fulmar_fuzz::{Input, region};
+use fulmar_fuzz::{Input, patch};
 use libfuzzer_sys::fuzz_target;
 
 const COUNTERS: usize = 4;
@@ -15,9 +16,18 @@ const VALUES_LENGTH: usize = 128 * COUNTERS;
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let (id, type_id, registration_id) = (CounterId(input.i32()), input.i32(), input.i64());
-    let label = input.bytes(400);
-    let values = region(VALUES_LENGTH, input.bytes(VALUES_LENGTH)).as_view();
-    let metadata = region(METADATA_LENGTH, input.bytes(METADATA_LENGTH)).as_view();
+    let label = input.bytes(40);
+    let (values, metadata) = (
+        Region::heap(VALUES_LENGTH).as_view(),
+        Region::heap(METADATA_LENGTH).as_view(),
+    );
+    for index in 0..COUNTERS {
+        // State and length of the label, then anything anywhere.
+        metadata.store_relaxed_i32(512 * index, i32::from(input.u8() % 3));
+        metadata.store_relaxed_i32(512 * index + 128, i32::from(input.u16()));
+    }
+    patch(&values, &mut input, 8);
+    patch(&metadata, &mut input, 32);
     let reader = CountersReader::new(metadata.clone(), values.clone()).expect("the lengths are right");
     assert!(reader.capacity() <= COUNTERS);
     let mut seen = 0;
