@@ -20,7 +20,7 @@ fn full_log() -> LogBuffers {
             TERM_LENGTH as i32,
         )
     };
-    init.write_to(&Metadata::new(metadata.clone()).unwrap());
+    init.write_to(&Metadata::new(metadata.clone()).expect("the length is right"));
     let terms = core::array::from_fn(|_| {
         let term = Region::heap(TERM_LENGTH).as_view();
         for offset in (0..TERM_LENGTH).step_by(32) {
@@ -28,7 +28,7 @@ fn full_log() -> LogBuffers {
         }
         term
     });
-    LogBuffers::from_parts(terms, metadata).unwrap()
+    LogBuffers::from_parts(terms, metadata).expect("the fields are sound")
 }
 
 #[test]
