@@ -1,0 +1,489 @@
+//! The command line as it is typed: options, units, defaults and help. Nothing here reads the environment, opens a
+//! file or decides anything.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::generated;
+use crate::render::units::{parse_count, parse_duration, parse_positive, parse_size};
+
+/// One command for Fulmar's transport and media driver.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fulmar",
+    about = "Fulmar: messaging over shared memory, compatible with Aeron",
+    after_help = "Sizes take k, m or g (powers of 1024), durations take ns, us, ms, s or m.\n\
+                  Exit status: 0 done, 1 the operation failed, 2 wrong usage.",
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+pub(crate) struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a media driver
+    Driver(DriverArgs),
+    /// Publish lines of standard input, or generated messages
+    Publish(PublishArgs),
+    /// Print, count or verify the messages of a stream
+    Subscribe(SubscribeArgs),
+    /// Measure round trips to a pong
+    Ping(PingArgs),
+    /// Echo what a ping sends
+    Pong(PongArgs),
+    /// Measure how much one publisher and one subscriber move
+    Throughput(ThroughputArgs),
+    /// Show the counters of a running driver
+    Stat(StatArgs),
+    /// Show the distinct errors that a driver recorded
+    Errors(ErrorsArgs),
+    /// Ask a driver to stop
+    Terminate(TerminateArgs),
+    /// Show the effective driver settings and where each comes from
+    Config(ConfigArgs),
+}
+
+/// Which driver a command looks at.
+#[derive(Debug, Args)]
+pub(crate) struct DirArgs {
+    /// Driver directory [default: $AERON_DIR, else /dev/shm/aeron-$USER]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<String>,
+}
+
+/// Which driver a client attaches to.
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    #[command(flatten)]
+    pub(crate) at: DirArgs,
+
+    /// Start a driver inside this process, in a private directory, instead
+    #[arg(long, conflicts_with = "dir")]
+    pub(crate) embedded: bool,
+
+    /// How long to wait for a live driver (duration)
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) driver_timeout: Duration,
+}
+
+/// Channel and stream.
+#[derive(Debug, Args)]
+pub(crate) struct StreamArgs {
+    /// Channel URI
+    #[arg(short, long, value_name = "CHANNEL", default_value = "aeron:ipc")]
+    pub(crate) channel: String,
+
+    /// Stream id (32-bit integer)
+    #[arg(
+        short,
+        long,
+        value_name = "STREAM",
+        default_value_t = 1001,
+        allow_negative_numbers = true
+    )]
+    pub(crate) stream: i32,
+}
+
+/// Settings of a driver, from every source but the environment.
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    #[command(flatten)]
+    pub(crate) at: DirArgs,
+
+    /// How the agents of the driver share threads [default: dedicated]
+    #[arg(long, value_name = "MODE", value_parser = ["shared", "shared-network", "dedicated"])]
+    pub(crate) threading: Option<String>,
+
+    /// What an agent does when it has nothing to do: adaptive, spin, yield, backoff, sleep or noop [default: adaptive]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) idle: Option<String>,
+
+    /// Which system calls move datagrams [default: mmsg]
+    #[arg(long, value_name = "BACKEND", value_parser = ["mmsg", "uring"])]
+    pub(crate) io: Option<String>,
+
+    /// Set one property, such as aeron.mtu.length=8k; wins over files and environment
+    #[arg(short = 'D', value_name = "key=value")]
+    pub(crate) define: Vec<String>,
+
+    /// Properties files; a later one wins over an earlier one
+    #[arg(value_name = "FILE.properties")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// `fulmar driver`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Options win over -D, -D over files, files over AERON_* variables, variables over defaults.\n\
+                        SIGTERM and SIGINT stop the driver. `fulmar config` shows every setting."
+)]
+pub(crate) struct DriverArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
+/// `fulmar publish`
+#[derive(Debug, Args)]
+#[command(after_help = "Without --generate each line of standard input is one message, without its newline.")]
+pub(crate) struct PublishArgs {
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+    #[command(flatten)]
+    pub(crate) stream: StreamArgs,
+
+    /// Use an exclusive publication: one writer, its own session
+    #[arg(long)]
+    pub(crate) exclusive: bool,
+
+    /// Make COUNT numbered, checksummed messages instead of reading standard input
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub(crate) generate: Option<u64>,
+
+    /// Length of a generated message (bytes, at least 8)
+    #[arg(long, value_name = "BYTES", default_value = "32", value_parser = parse_generated_length, requires = "generate")]
+    pub(crate) length: usize,
+
+    /// Most messages per second [default: as fast as they are taken]
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_positive)]
+    pub(crate) rate: Option<u64>,
+
+    /// How long to wait for a subscriber (duration)
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) connect_timeout: Duration,
+
+    /// How long to wait at the end until the connected subscribers took everything (duration); 0 does not wait
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) linger: Duration,
+
+    /// Print a summary as one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How a message is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The bytes as they are, and a newline
+    Text,
+    /// Hexadecimal digits
+    Hex,
+    /// The number of bytes
+    Length,
+}
+
+/// `fulmar subscribe`
+#[derive(Debug, Args)]
+#[command(after_help = "Runs until interrupted, unless --count or --until-end says otherwise.")]
+pub(crate) struct SubscribeArgs {
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+    #[command(flatten)]
+    pub(crate) stream: StreamArgs,
+
+    /// Stop after N messages
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) count: Option<u64>,
+
+    /// Stop when every publication that was seen has ended and all was read
+    #[arg(long)]
+    pub(crate) until_end: bool,
+
+    /// How to print a message
+    #[arg(long, value_enum, default_value = "text", conflicts_with = "verify")]
+    pub(crate) format: Format,
+
+    /// Check messages of `publish --generate` (order, gaps, content) instead of printing them
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Print one JSON object per message; with --verify one document at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The two streams between ping and pong.
+#[derive(Debug, Args)]
+pub(crate) struct EchoArgs {
+    /// Channel from ping to pong
+    #[arg(long, value_name = "CHANNEL", default_value = "aeron:ipc")]
+    pub(crate) ping_channel: String,
+
+    /// Stream from ping to pong (32-bit integer)
+    #[arg(
+        long,
+        value_name = "STREAM",
+        default_value_t = 1002,
+        allow_negative_numbers = true
+    )]
+    pub(crate) ping_stream: i32,
+
+    /// Channel from pong to ping
+    #[arg(long, value_name = "CHANNEL", default_value = "aeron:ipc")]
+    pub(crate) pong_channel: String,
+
+    /// Stream from pong to ping (32-bit integer)
+    #[arg(
+        long,
+        value_name = "STREAM",
+        default_value_t = 1003,
+        allow_negative_numbers = true
+    )]
+    pub(crate) pong_stream: i32,
+}
+
+/// `fulmar ping`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --rate the next message is sent when the last came back. With --rate the schedule is\n\
+                        fixed in advance, and each time counts from when the message should have been sent.\n\
+                        With --embedded the driver and the pong run in this process too."
+)]
+pub(crate) struct PingArgs {
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+    #[command(flatten)]
+    pub(crate) echo: EchoArgs,
+
+    /// Length of a message (bytes, at least 8)
+    #[arg(long, value_name = "BYTES", default_value = "32", value_parser = parse_generated_length)]
+    pub(crate) length: usize,
+
+    /// How many round trips to measure
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = parse_positive)]
+    pub(crate) messages: u64,
+
+    /// How many round trips to make before those that are measured
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = parse_count)]
+    pub(crate) warmup: u64,
+
+    /// Messages per second on a fixed schedule [default: one at a time]
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_positive)]
+    pub(crate) rate: Option<u64>,
+
+    /// How long to wait for a pong to connect (duration)
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) connect_timeout: Duration,
+
+    /// Give up when nothing comes back for this long (duration)
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+
+    /// Print one JSON document; times are in nanoseconds
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write the percentile distribution to FILE, in microseconds
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hgrm: Option<PathBuf>,
+
+    /// Write a picture of the percentiles to FILE.html; it needs no network to open
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+/// `fulmar pong`
+#[derive(Debug, Args)]
+#[command(after_help = "Runs until interrupted.")]
+pub(crate) struct PongArgs {
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+    #[command(flatten)]
+    pub(crate) echo: EchoArgs,
+}
+
+/// `fulmar throughput`
+#[derive(Debug, Args)]
+pub(crate) struct ThroughputArgs {
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+    #[command(flatten)]
+    pub(crate) stream: StreamArgs,
+
+    /// Length of a message (bytes)
+    #[arg(long, value_name = "BYTES", default_value = "32", value_parser = parse_length)]
+    pub(crate) length: usize,
+
+    /// How many messages to move
+    #[arg(long, value_name = "N", default_value = "10000000", value_parser = parse_positive)]
+    pub(crate) messages: u64,
+
+    /// Use an exclusive publication: one writer, its own session
+    #[arg(long)]
+    pub(crate) exclusive: bool,
+
+    /// How long to wait for the two ends to connect (duration)
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) connect_timeout: Duration,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What of a driver that is not running may be shown.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) at: DirArgs,
+
+    /// Also show what a driver that no longer runs left behind
+    #[arg(long)]
+    pub(crate) post_mortem: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `fulmar stat`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --interval and --count the counters are shown once. With --json and --interval each\n\
+                        sample is one line."
+)]
+pub(crate) struct StatArgs {
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+
+    /// Show them again every D (duration) [default with --count: 1s]
+    #[arg(long, value_name = "D", value_parser = parse_interval)]
+    pub(crate) interval: Option<Duration>,
+
+    /// Stop after N samples [default with --interval: until interrupted]
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) count: Option<u64>,
+}
+
+/// `fulmar errors`
+#[derive(Debug, Args)]
+pub(crate) struct ErrorsArgs {
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+}
+
+/// `fulmar terminate`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A driver obeys only if it was started with -D aeron.driver.termination.validator=allow."
+)]
+pub(crate) struct TerminateArgs {
+    #[command(flatten)]
+    pub(crate) at: DirArgs,
+
+    /// Sent along for the driver to check
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) token: String,
+
+    /// How long to wait for the driver to stop (duration)
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// `fulmar config`
+#[derive(Debug, Args)]
+#[command(after_help = "Takes the options of `fulmar driver` and shows what a driver would run with.")]
+pub(crate) struct ConfigArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+
+    /// Only settings that differ from their default
+    #[arg(long)]
+    pub(crate) changed: bool,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// No message is longer than this, whatever the term length.
+const LONGEST_MESSAGE: u64 = 16 << 20;
+
+fn parse_length(text: &str) -> Result<usize, String> {
+    match parse_size(text)? {
+        length @ 0..=LONGEST_MESSAGE => usize::try_from(length).map_err(|error| error.to_string()),
+        _ => Err("no message can be longer than 16m".into()),
+    }
+}
+
+fn parse_generated_length(text: &str) -> Result<usize, String> {
+    match parse_length(text)? {
+        0..generated::MIN_LENGTH => {
+            Err("the number and the checksum take 8 bytes, so it must be at least 8".into())
+        }
+        length => Ok(length),
+    }
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it must be longer than 0".into()),
+        interval => Ok(interval),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_of_the_contract_is_accepted() {
+        for line in [
+            "fulmar driver --dir /d --threading shared-network --idle spin --io mmsg -D a=b -Dc=d one.properties two.properties",
+            "fulmar publish --dir /d -c aeron:ipc -s 10 --exclusive --connect-timeout 3s --linger 0",
+            "fulmar publish --embedded -c aeron:ipc -s -10 --generate 1_000 --length 1k --rate 100 --json",
+            "fulmar subscribe -c aeron:ipc -s 10 --count 5 --format hex --json --until-end",
+            "fulmar subscribe -c aeron:ipc -s 10 --verify",
+            "fulmar ping --ping-channel a --ping-stream 1 --pong-channel b --pong-stream 2 --length 64 --messages 10 --warmup 0 \
+             --rate 1000 --embedded --json --hgrm f --plot f.html",
+            "fulmar pong --ping-channel a --ping-stream 1 --pong-channel b --pong-stream 2",
+            "fulmar throughput -c aeron:ipc -s 1 --length 100 --messages 10 --exclusive --embedded --json",
+            "fulmar stat --dir /d --interval 500ms --count 2 --json",
+            "fulmar errors --dir /d --json",
+            "fulmar terminate --dir /d",
+            "fulmar config --dir /d -D a=b --json",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused_with_status_2() {
+        for line in [
+            "fulmar",
+            "fulmar fly",
+            "fulmar publish --length 10",
+            "fulmar publish --generate 1 --length 7",
+            "fulmar publish --generate 1 --rate 0",
+            "fulmar publish --embedded --dir /d",
+            "fulmar publish --linger 5",
+            "fulmar subscribe --count 0",
+            "fulmar subscribe --format base64",
+            "fulmar subscribe --verify --format hex",
+            "fulmar ping --length 17m",
+            "fulmar stat --interval 0",
+            "fulmar driver --threading many",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

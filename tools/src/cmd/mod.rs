@@ -1,0 +1,12 @@
+//! One file per command.
+
+pub(crate) mod config;
+pub(crate) mod driver;
+pub(crate) mod errors;
+pub(crate) mod ping;
+pub(crate) mod pong;
+pub(crate) mod publish;
+pub(crate) mod stat;
+pub(crate) mod subscribe;
+pub(crate) mod terminate;
+pub(crate) mod throughput;

@@ -1,0 +1,570 @@
+//! Every command: its help, one success, one refusal, its exit status; and the flows that users build from them.
+
+mod support;
+
+use std::io::{BufRead, Read, Write};
+use std::process::Stdio;
+
+use serde_json::Value;
+use support::{
+    Dir, Driver, Running, assert_done, assert_failed, fulmar, lines_of_all_lengths, read, run,
+    run_with_input, stderr, stdout,
+};
+
+/// Small terms: the tests run many publications side by side.
+const CHANNEL: &str = "aeron:ipc?term-length=64k";
+
+const COMMANDS: [&str; 10] = [
+    "driver",
+    "publish",
+    "subscribe",
+    "ping",
+    "pong",
+    "throughput",
+    "stat",
+    "errors",
+    "terminate",
+    "config",
+];
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in COMMANDS {
+        let output = run(&format!("{command} --help"));
+        assert_done(&output);
+        let text = stdout(&output);
+        assert!(text.contains("Usage: fulmar"), "{text}");
+        assert!(
+            text.contains("--dir <DIR>") && text.contains("/dev/shm/aeron-$USER"),
+            "{command}: {text}"
+        );
+    }
+    let text = stdout(&run("--help"));
+    for command in COMMANDS {
+        assert!(text.contains(&format!("\n  {command} ")), "{command}: {text}");
+    }
+}
+
+#[test]
+fn the_version_names_the_protocols() {
+    let output = run("--version");
+    assert_done(&output);
+    let text = stdout(&output);
+    assert!(
+        text.starts_with(&format!("fulmar {}", env!("CARGO_PKG_VERSION"))),
+        "{text}"
+    );
+    assert!(
+        text.contains("CnC 0.2.0") && text.contains("protocol 1.0.0"),
+        "{text}"
+    );
+}
+
+#[test]
+fn wrong_usage_is_refused_with_status_2() {
+    for line in [
+        "",
+        "fly",
+        "publish --generate many",
+        "driver -D aeron.no.such.setting=1",
+        "driver -D aeron.mtu.length=tiny",
+        "driver --idle hurry",
+        "config -D nonsense",
+        "ping --rate 0",
+    ] {
+        let output = run(line);
+        assert_eq!(output.status.code(), Some(2), "`{line}`: {}", stderr(&output));
+        assert!(!output.stderr.is_empty());
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn without_a_driver_every_command_names_the_directory_and_the_way_out() {
+    let dir = Dir::new();
+    for command in [
+        "publish --generate 1",
+        "subscribe",
+        "ping",
+        "pong",
+        "throughput",
+        "stat",
+        "errors",
+        "terminate",
+    ] {
+        let timeout = match command {
+            "stat" | "errors" | "terminate" => "",
+            _ => "--driver-timeout 10ms",
+        };
+        let output = run(&format!("{command} --dir {} {timeout}", dir.path()));
+        let start_one = format!("fulmar driver --dir {}", dir.path());
+        assert_failed(&output, &[dir.path(), &start_one]);
+        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_dead_driver_is_told_from_a_live_one_at_once() {
+    let driver = Driver::start();
+    let running = driver.running.as_ref().expect("running");
+    running.signal(libc::SIGKILL);
+    let at = driver.at();
+    let dir = driver.dir().to_string();
+    let mut driver = driver;
+    let ended = driver.running.take().expect("running").finish();
+    assert_eq!(ended.status.code(), None, "killed");
+    assert_failed(
+        &run(&format!("stat {at}")),
+        &[&dir, "fulmar driver", "--post-mortem"],
+    );
+    assert_failed(
+        &run(&format!("subscribe {at} --driver-timeout 10ms")),
+        &[&dir, "fulmar driver"],
+    );
+    let remains = run(&format!("stat {at} --post-mortem --json"));
+    assert_done(&remains);
+    assert!(!json(&stdout(&remains)).as_array().expect("an array").is_empty());
+    assert!(
+        stderr(&remains).contains("no longer runs"),
+        "{}",
+        stderr(&remains)
+    );
+}
+
+#[test]
+fn a_driver_serves_until_sigterm_and_keeps_others_out_of_its_directory() {
+    let driver = Driver::start();
+    let second = run(&format!("driver {}", driver.at()));
+    assert_failed(&second, &[driver.dir()]);
+    assert_done(&run(&format!("stat {}", driver.at())));
+    assert_done(&driver.stop());
+}
+
+#[test]
+fn a_driver_stops_on_request_only_if_it_was_allowed() {
+    let denying = Driver::start();
+    let output = run(&format!("terminate {} --timeout 50ms", denying.at()));
+    assert_failed(
+        &output,
+        &[denying.dir(), "aeron.driver.termination.validator=allow"],
+    );
+    assert_done(&run(&format!("stat {}", denying.at())));
+    assert_done(&denying.stop());
+
+    let allowing = Driver::start_with("-D aeron.driver.termination.validator=allow");
+    assert_done(&run(&format!("terminate {}", allowing.at())));
+    assert_done(&allowing.finish());
+}
+
+#[test]
+fn stat_shows_every_counter_once_or_again_and_again() {
+    let driver = Driver::start();
+    let table = run(&format!("stat {}", driver.at()));
+    assert_done(&table);
+    let text = stdout(&table);
+    let head = text.lines().next().expect("a first line");
+    assert_eq!(
+        head.split_whitespace().collect::<Vec<_>>(),
+        ["id", "type", "value", "label"]
+    );
+    assert!(text.contains("Bytes sent"), "{text}");
+
+    let once = run(&format!("stat {} --json", driver.at()));
+    assert_done(&once);
+    let counters = json(&stdout(&once));
+    let first = &counters.as_array().expect("an array")[0];
+    for key in ["id", "type", "label", "value"] {
+        assert!(!first[key].is_null(), "{key} in {first}");
+    }
+
+    let twice = run(&format!("stat {} --json --interval 1ms --count 2", driver.at()));
+    assert_done(&twice);
+    let lines: Vec<Value> = stdout(&twice).lines().map(json).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0]["time_ms"].is_u64() && lines[1]["counters"].is_array());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let driver = Driver::start();
+    let mut child = fulmar(&format!("stat {} --interval 1ms", driver.at()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut first = [0; 1];
+    child
+        .stdout
+        .as_mut()
+        .expect("piped")
+        .read_exact(&mut first)
+        .expect("output");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the command ends");
+    assert_done(&output);
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn errors_shows_what_the_driver_recorded() {
+    let driver = Driver::start();
+    let none = run(&format!("errors {}", driver.at()));
+    assert_done(&none);
+    assert_eq!(stdout(&none), "no errors\n");
+    let output = run(&format!("subscribe {} -c aeron:nonsense", driver.at()));
+    assert_failed(&output, &["aeron:nonsense"]);
+    let some = run(&format!("errors {} --json", driver.at()));
+    assert_done(&some);
+    let errors = json(&stdout(&some));
+    let first = &errors.as_array().expect("an array")[0];
+    assert!(first["count"].as_i64() >= Some(1), "{errors}");
+    assert!(
+        first["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("nonsense")),
+        "{errors}"
+    );
+    assert!(first["first_ms"].as_i64() <= first["last_ms"].as_i64());
+}
+
+#[test]
+fn config_says_where_each_setting_comes_from() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "aeron.mtu.length=4k\naeron.ipc.mtu.length=4k\n").expect("written");
+    let output = fulmar("config --json --dir /d -D aeron.ipc.mtu.length=8k")
+        .arg(file.path())
+        .env("AERON_TERM_BUFFER_LENGTH", "1m")
+        .output()
+        .expect("the command runs");
+    assert_done(&output);
+    let rows = json(&stdout(&output));
+    let row = |key: &str| {
+        rows.as_array()
+            .expect("an array")
+            .iter()
+            .find(|row| row["key"] == key)
+            .unwrap_or_else(|| panic!("{key}"))
+            .clone()
+    };
+    assert_eq!(row("aeron.dir")["source"], "--dir");
+    assert_eq!(row("aeron.ipc.mtu.length")["source"], "-D");
+    assert!(
+        row("aeron.mtu.length")["source"]
+            .as_str()
+            .expect("text")
+            .ends_with(":1")
+    );
+    assert_eq!(
+        row("aeron.term.buffer.length")["source"],
+        "environment AERON_TERM_BUFFER_LENGTH"
+    );
+    assert_eq!(row("aeron.timer.interval")["source"], "default");
+    let table = run("config --changed --dir /d");
+    assert_done(&table);
+    assert!(
+        stdout(&table)
+            .lines()
+            .any(|line| line.starts_with("aeron.dir ") && line.contains("/d"))
+    );
+    assert_failed(
+        &run("config /no/such/file.properties"),
+        &["/no/such/file.properties"],
+    );
+}
+
+/// Publishes `input` and gives what each of `subscribers` printed.
+fn through_streams(input: &[u8], channel: &str, publish_options: &str, subscribers: usize) -> Vec<Vec<u8>> {
+    let driver = Driver::start();
+    let mut running: Vec<Running> = (0..subscribers)
+        .map(|_| {
+            let mut subscriber = Running::start(&format!(
+                "subscribe {} -c {channel} -s 7 --until-end",
+                driver.at()
+            ));
+            subscriber.await_stderr("subscribed");
+            subscriber
+        })
+        .collect();
+    let outputs: Vec<_> = running.iter_mut().map(Running::stdout).collect();
+    let printed = std::thread::scope(|scope| {
+        let readers: Vec<_> = outputs
+            .into_iter()
+            .map(|mut stdout| {
+                scope.spawn(move || {
+                    let mut bytes = Vec::new();
+                    stdout.read_to_end(&mut bytes).expect("output");
+                    bytes
+                })
+            })
+            .collect();
+        let published = run_with_input(
+            &format!("publish {} -c {channel} -s 7 {publish_options}", driver.at()),
+            input,
+        );
+        assert_done(&published);
+        readers
+            .into_iter()
+            .map(|reader| reader.join().expect("a reader"))
+            .collect()
+    });
+    for subscriber in running {
+        assert_done(&subscriber.finish());
+    }
+    printed
+}
+
+fn assert_same(printed: &[u8], input: &[u8]) {
+    let first_difference = printed.iter().zip(input).position(|(a, b)| a != b);
+    assert_eq!(first_difference, None, "bytes differ");
+    assert_eq!(printed.len(), input.len());
+}
+
+#[test]
+fn a_file_comes_out_as_it_went_in() {
+    let mut input = lines_of_all_lengths(4 << 20, 100_000);
+    input.extend_from_slice(b"\n\nthe last line has no end");
+    for options in ["", "--exclusive"] {
+        // An eighth of a term holds the longest line.
+        let printed = through_streams(&input, "aeron:ipc?term-length=1m", options, 1);
+        assert_same(&printed[0], &input);
+    }
+}
+
+#[test]
+fn two_subscribers_get_the_same_file() {
+    let input = lines_of_all_lengths(2 << 20, 5_000);
+    for printed in through_streams(&input, CHANNEL, "", 2) {
+        assert_same(&printed, &input);
+    }
+}
+
+#[test]
+fn a_line_of_a_megabyte_is_one_message() {
+    let mut input = vec![b'x'; 1 << 20];
+    input.push(b'\n');
+    let driver = Driver::start();
+    let mut subscriber = Running::start(&format!(
+        "subscribe {} -c aeron:ipc?term-length=16m --count 1 --format length",
+        driver.at()
+    ));
+    subscriber.await_stderr("subscribed");
+    assert_done(&run_with_input(
+        &format!("publish {} -c aeron:ipc?term-length=16m", driver.at()),
+        &input,
+    ));
+    let output = subscriber.finish();
+    assert_done(&output);
+    assert_eq!(stdout(&output), "1048576\n");
+}
+
+#[test]
+fn a_line_that_no_message_can_hold_is_refused() {
+    let driver = Driver::start();
+    let mut subscriber = Running::start(&format!("subscribe {} -c {CHANNEL}", driver.at()));
+    subscriber.await_stderr("subscribed");
+    let input = [b"short\n".as_slice(), &[b'x'; 9000], b"\n"].concat();
+    let output = run_with_input(&format!("publish {} -c {CHANNEL}", driver.at()), &input);
+    assert_failed(&output, &["line 2", "8192 bytes", "term-length"]);
+}
+
+#[test]
+fn a_typed_line_is_printed_before_the_next_is_typed() {
+    let driver = Driver::start();
+    let mut subscriber = Running::start(&format!("subscribe {} -c {CHANNEL}", driver.at()));
+    subscriber.await_stderr("subscribed");
+    let mut publisher = Running::start_with(&format!("publish {} -c {CHANNEL}", driver.at()), Stdio::piped());
+    let mut stdin = publisher.stdin();
+    let mut printed = subscriber.stdout();
+    for typed in ["one\n", "two\n"] {
+        stdin.write_all(typed.as_bytes()).expect("written");
+        let mut line = String::new();
+        printed.read_line(&mut line).expect("text");
+        assert_eq!(line, typed);
+    }
+    drop(stdin);
+    assert_done(&publisher.finish());
+    // Interrupting a subscriber is how it normally ends.
+    subscriber.signal(libc::SIGINT);
+    assert_done(&subscriber.finish());
+}
+
+#[test]
+fn publish_gives_up_when_nobody_subscribes() {
+    let driver = Driver::start();
+    let output = run_with_input(
+        &format!("publish {} -s 77 --connect-timeout 20ms", driver.at()),
+        b"x\n",
+    );
+    assert_failed(&output, &["aeron:ipc stream 77", "20ms", "fulmar subscribe"]);
+}
+
+#[test]
+fn publish_fails_when_a_stopped_subscriber_takes_nothing() {
+    let driver = Driver::start();
+    let mut subscriber = Running::start(&format!("subscribe {} -c {CHANNEL}", driver.at()));
+    subscriber.await_stderr("subscribed");
+    subscriber.signal(libc::SIGSTOP);
+    let output = run_with_input(
+        &format!("publish {} -c {CHANNEL} --linger 50ms", driver.at()),
+        b"x\n",
+    );
+    assert_failed(&output, &["has not taken", "--linger"]);
+    subscriber.signal(libc::SIGCONT);
+}
+
+#[test]
+fn messages_are_printed_in_the_format_asked_for() {
+    let driver = Driver::start();
+    for (options, expected) in [
+        ("--format hex", "6162\n\nff00\n"),
+        ("--format length", "2\n0\n2\n"),
+    ] {
+        let mut subscriber = Running::start(&format!(
+            "subscribe {} -c {CHANNEL} --count 3 {options}",
+            driver.at()
+        ));
+        subscriber.await_stderr("subscribed");
+        assert_done(&run_with_input(
+            &format!("publish {} -c {CHANNEL}", driver.at()),
+            b"ab\n\n\xff\0\n",
+        ));
+        let output = subscriber.finish();
+        assert_done(&output);
+        assert_eq!(stdout(&output), expected);
+    }
+    let mut subscriber = Running::start(&format!(
+        "subscribe {} -c {CHANNEL} --count 2 --json",
+        driver.at()
+    ));
+    subscriber.await_stderr("subscribed");
+    assert_done(&run_with_input(
+        &format!("publish {} -c {CHANNEL}", driver.at()),
+        b"say \"hi\"\n\xff\n",
+    ));
+    let output = subscriber.finish();
+    let lines: Vec<Value> = stdout(&output).lines().map(json).collect();
+    assert_eq!(lines[0]["text"], "say \"hi\"");
+    assert_eq!(lines[1]["hex"], "ff");
+    assert_eq!(lines[0]["length"], 8);
+    assert!(lines[0]["position"].as_i64() < lines[1]["position"].as_i64());
+}
+
+#[test]
+fn generated_messages_are_verified() {
+    let driver = Driver::start();
+    for options in [
+        "--length 8",
+        "--length 100 --exclusive",
+        "--length 5000 --rate 100000",
+    ] {
+        let mut subscriber = Running::start(&format!(
+            "subscribe {} -c {CHANNEL} --verify --count 3000",
+            driver.at()
+        ));
+        subscriber.await_stderr("subscribed");
+        let published = run(&format!(
+            "publish {} -c {CHANNEL} --generate 3000 --json {options}",
+            driver.at()
+        ));
+        assert_done(&published);
+        assert_eq!(json(&stdout(&published))["messages"], 3000);
+        let output = subscriber.finish();
+        assert_done(&output);
+        assert_eq!(stdout(&output), "verified 3000 messages 0 errors\n");
+    }
+}
+
+#[test]
+fn verification_fails_for_messages_of_another_make() {
+    let driver = Driver::start();
+    let mut subscriber = Running::start(&format!(
+        "subscribe {} -c {CHANNEL} --verify --until-end",
+        driver.at()
+    ));
+    subscriber.await_stderr("subscribed");
+    assert_done(&run_with_input(
+        &format!("publish {} -c {CHANNEL}", driver.at()),
+        b"hello\n",
+    ));
+    let output = subscriber.finish();
+    assert_failed(&output, &["message 0"]);
+    assert_eq!(stdout(&output), "verified 1 messages 2 errors\n");
+}
+
+#[test]
+fn ping_and_pong_in_one_process_measure_and_draw() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (hgrm, plot) = (
+        directory.path().join("ping.hgrm"),
+        directory.path().join("ping.html"),
+    );
+    let output = run(&format!(
+        "ping --embedded --messages 2000 --warmup 100 --json --hgrm {} --plot {}",
+        hgrm.display(),
+        plot.display()
+    ));
+    assert_done(&output);
+    let document = json(&stdout(&output));
+    assert_eq!(document["count"], 2000);
+    let figures: Vec<u64> = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"]
+        .iter()
+        .map(|key| {
+            document[key]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{key} in {document}"))
+        })
+        .collect();
+    assert!(figures[0] > 0 && figures.is_sorted(), "{document}");
+    assert!(read(&hgrm).contains("Total count    =         2000]"));
+    assert!(read(&plot).contains("<svg") && !read(&plot).contains("http"));
+}
+
+#[test]
+fn ping_on_a_schedule_reaches_a_pong_in_another_process() {
+    let driver = Driver::start();
+    let mut pong = Running::start(&format!("pong {}", driver.at()));
+    pong.await_stderr("echoing");
+    let output = run(&format!(
+        "ping {} --messages 300 --warmup 10 --rate 1000 --length 5000",
+        driver.at()
+    ));
+    // On a machine that is busy with other tests the schedule may be missed; that is a result as well.
+    let text = stdout(&output);
+    assert!(
+        text.contains("count             300") && text.contains("p99.99"),
+        "{text}{}",
+        stderr(&output)
+    );
+    assert!(output.status.success() || stderr(&output).contains("missed its rate"));
+    assert_done(&pong.stop());
+}
+
+#[test]
+fn ping_without_a_pong_gives_up() {
+    let driver = Driver::start();
+    let output = run(&format!("ping {} --connect-timeout 20ms", driver.at()));
+    assert_failed(&output, &["no pong", "fulmar pong"]);
+}
+
+#[test]
+fn throughput_moves_everything() {
+    for options in ["", "--exclusive"] {
+        let output = run(&format!(
+            "throughput --embedded -c {CHANNEL} --messages 100000 --length 40 --json {options}"
+        ));
+        assert_done(&output);
+        let document = json(&stdout(&output));
+        assert!(document["messages_per_second"].as_f64() > Some(0.0), "{document}");
+        let (messages, bytes) = (&document["messages_per_second"], &document["bytes_per_second"]);
+        let ratio = bytes.as_f64().expect("a number") / messages.as_f64().expect("a number");
+        assert!((ratio - 40.0).abs() < 1e-6, "{document}");
+        let share = document["back_pressure_share"].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&share));
+    }
+    let output = run(&format!("throughput --embedded -c {CHANNEL} --length 9000"));
+    assert_failed(&output, &["9000 bytes", "term-length"]);
+}
