@@ -156,7 +156,10 @@ pub fn sweep<B: Words>(
                 result.open += 1;
             }
         }
-        result.position += align(length, FRAME_ALIGNMENT) as i64;
+        // Positions come from counters that anybody can write; at the end of their range the sweep ends.
+        result.position = result
+            .position
+            .saturating_add(align(length, FRAME_ALIGNMENT) as i64);
     }
     result
 }
