@@ -1,5 +1,9 @@
 //! The whole driver in memory and in virtual time, spoken to through its shared memory alone.
-#![allow(clippy::disallowed_types, reason = "the test's clock is a pair of atomics")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "the clock of the test is a pair of atomics, and helpers of tests fail by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
