@@ -85,7 +85,7 @@ fn nasty(random: &mut fastrand::Rng, current: i64) -> i64 {
         1 => NUMBERS[random.usize(..NUMBERS.len())],
         2 => current.wrapping_add(NUMBERS[random.usize(..NUMBERS.len())]),
         3 => current ^ (1 << random.u32(0..64)),
-        4 => -current,
+        4 => current.wrapping_neg(),
         5 => (i64::from(random.i32(..)) << 32) | NUMBERS[random.usize(..NUMBERS.len())] & 0xffff_ffff,
         _ => current.wrapping_sub(8 * i64::from(random.i32(-4..4))),
     }
