@@ -1,4 +1,5 @@
 //! The bytes of logs, against the tables of the shared-memory spec 9.2, 9.3 and 9.5.
+#![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use fulmar::id::{RegistrationId, SessionId, StreamId, TermId};

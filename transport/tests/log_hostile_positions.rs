@@ -1,4 +1,5 @@
 //! Positions come from counters that any process can write, so repairs meet positions at the ends of their range.
+#![cfg(not(loom))]
 
 use fulmar::id::{RegistrationId, SessionId, StreamId, TermId};
 use fulmar::log::frame::{FLAGS_UNFRAGMENTED, TYPE_DATA, length_word};

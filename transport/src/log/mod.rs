@@ -15,7 +15,7 @@
 //!
 //! - [`append`], [`claim`], [`rotate`]: the publishing side; [`payload`]: what is appended.
 //! - [`read`], [`block`]: the reading side; [`frame`]: what is read.
-//! - [`clean`], [`unblock`]: what the driver does behind and between them.
+//! - [`mod@clean`], [`mod@unblock`]: what the driver does behind and between them.
 //! - [`buffers`], [`metadata`], [`descriptor`]: the file and its limits; [`words`]: access without repeated checks.
 
 pub mod append;
