@@ -9,7 +9,7 @@ use fulmar::agent::{Agent, AgentError, AgentInvoker, AgentRunner, Composite, Doo
 use fulmar::cnc::{CncFile, CncSpec, Extension};
 use fulmar::directory::{Directory, FsDirectory, Modes, StartError, StartOptions};
 use fulmar::sync::{Arc, AtomicBool, Ordering};
-use fulmar::time::{Clock, EpochMs, SystemClock};
+use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
 
 use crate::commands::Lane;
 use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
@@ -468,9 +468,15 @@ fn start(
         ..
     } = assembly;
     let cap = Duration::from_nanos(context.idle_cap_ns as u64);
+    let pinned = |agent: Box<dyn Agent + Send>, cpu: Option<u32>| Pinned {
+        agent,
+        cpu,
+        on_error: Arc::clone(on_error),
+    };
     let run = |agent: Box<dyn Agent + Send>, mode: IdleMode, bell: &Doorbell, name: &str| {
         AgentRunner::start(
-            agent,
+            // The conductor's processor is that of the one thread of shared mode, too.
+            pinned(agent, context.conductor_cpu_affinity),
             mode.strategy(bell.clone(), cap),
             Arc::clone(clock),
             name,
@@ -497,7 +503,7 @@ fn start(
             // It only ever waits for slow calls, so it always sleeps when it has none to make.
             let idle = IdleMode::Adaptive.strategy(resource_bell, RESOURCE_IDLE_CAP);
             runners.push(AgentRunner::start(
-                resources,
+                pinned(Box::new(resources), context.driver_async_executor_cpu_affinity),
                 idle,
                 Arc::clone(clock),
                 "fulmar-resource",
@@ -507,4 +513,42 @@ fn start(
         }
     };
     Ok(runners)
+}
+
+/// An agent whose thread stays on one processor, if one was asked for. That it can not is reported, and it runs
+/// wherever the system puts it.
+struct Pinned {
+    agent: Box<dyn Agent + Send>,
+    cpu: Option<u32>,
+    on_error: OnError,
+}
+
+impl Agent for Pinned {
+    fn role_name(&self) -> &str {
+        self.agent.role_name()
+    }
+
+    fn on_start(&mut self, now: Now) -> Result<(), AgentError> {
+        if let Some(cpu) = self.cpu
+            && let Err(error) = fulmar::agent::process::pin_current_thread(cpu)
+        {
+            let role = self.agent.role_name();
+            (self.on_error)(&format!(
+                "the {role} can not be pinned to processor {cpu}: {error}"
+            ));
+        }
+        self.agent.on_start(now)
+    }
+
+    fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
+        self.agent.do_work(now)
+    }
+
+    fn next_deadline(&self) -> NanoTime {
+        self.agent.next_deadline()
+    }
+
+    fn on_close(&mut self) {
+        self.agent.on_close();
+    }
 }

@@ -9,9 +9,3 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Stands where other drivers name the commit they were built from.
 pub(crate) const COMMIT: &str = "fulmar";
-
-/// A duty cycle longer than this is counted, nanoseconds.
-pub(crate) const CYCLE_THRESHOLD_NS: i64 = 1_000_000_000;
-
-/// A name look-up longer than this is counted, nanoseconds.
-pub(crate) const NAME_RESOLVER_THRESHOLD_NS: i64 = 5_000_000_000;

@@ -16,7 +16,6 @@ use super::subscriptions::SubscriptionLink;
 use crate::commands::{Lane, ResourceCommand, ResourceEvent};
 use crate::config::DriverContext;
 use crate::driver::EndReason;
-use crate::identity;
 use crate::protocol::session_ids::SessionIds;
 use crate::protocol::stall_clock::StallClock;
 use crate::stream::ipc_publication::IpcPublication;
@@ -185,7 +184,7 @@ impl Conductor {
             if length > longest.get_relaxed() {
                 longest.set_release(length);
             }
-            if length > identity::CYCLE_THRESHOLD_NS {
+            if length > self.context.conductor_cycle_threshold_ns {
                 self.services
                     .increment(SystemCounter::ConductorCycleTimeThresholdExceeded);
             }

@@ -172,10 +172,11 @@ impl Conductor {
         {
             client.is_ours = true;
             // A full lane only costs the quick detection of this client's death.
-            client.watched = self
-                .resource_commands
-                .offer(ResourceCommand::Watch { client_id, process })
-                .is_ok();
+            client.watched = self.context.early_unblock
+                && self
+                    .resource_commands
+                    .offer(ResourceCommand::Watch { client_id, process })
+                    .is_ok();
         }
         self.clients.push(client);
         self.services.respond(&Response::CounterReady {

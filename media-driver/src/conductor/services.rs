@@ -11,6 +11,7 @@ use fulmar::memory::View;
 use fulmar::report::ErrorLog;
 use fulmar::ring::BroadcastTransmitter;
 use fulmar::time::{EpochMs, NanoTime, Now};
+use fulmar::uri::value::print_duration_ns;
 
 use crate::config::{DriverContext, ThreadingMode};
 use crate::identity;
@@ -89,15 +90,13 @@ impl Services {
     }
 
     fn allocate_system_counters(&mut self, context: &DriverContext) -> Result<(), CommandFailure> {
-        let cycle_threshold = fulmar::uri::value::print_duration_ns(identity::CYCLE_THRESHOLD_NS);
-        let resolver_threshold = fulmar::uri::value::print_duration_ns(identity::NAME_RESOLVER_THRESHOLD_NS);
         let facts = LabelContext {
             driver_name: &context.driver_resolver_name,
             threading_mode: threading_mode_label(context.threading_mode),
-            conductor_cycle_threshold: &cycle_threshold,
-            sender_cycle_threshold: &cycle_threshold,
-            receiver_cycle_threshold: &cycle_threshold,
-            name_resolver_threshold: &resolver_threshold,
+            conductor_cycle_threshold: &print_duration_ns(context.conductor_cycle_threshold_ns),
+            sender_cycle_threshold: &print_duration_ns(context.sender_cycle_threshold_ns),
+            receiver_cycle_threshold: &print_duration_ns(context.receiver_cycle_threshold_ns),
+            name_resolver_threshold: &print_duration_ns(context.name_resolver_threshold_ns),
             version: identity::VERSION,
             commit: identity::COMMIT,
         };

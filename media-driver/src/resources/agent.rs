@@ -91,6 +91,7 @@ impl ResourceAgent {
 
     fn create_log(&mut self, request: &CreateLog) -> Result<CreatedLog, ResourceError> {
         let length = log_length(request.init.term_length, request.init.page_size);
+        self.check_budget(length)?;
         if self.context.perform_storage_checks {
             self.check_storage(length)?;
         }
@@ -135,6 +136,22 @@ impl ResourceAgent {
                 self.directory.path()
             ),
         }
+    }
+
+    /// The limit on all logs together; unlike the check of the file system it is about what is promised, not given.
+    fn check_budget(&self, needed: u64) -> Result<(), ResourceError> {
+        let budget = self.context.log_budget;
+        let held = self.logs.values().copied().fold(0, u64::saturating_add);
+        if budget == 0 || needed <= budget.saturating_sub(held) {
+            return Ok(());
+        }
+        Err(ResourceError {
+            code: ErrorCode::StorageSpace,
+            text: format!(
+                "a new log of {needed} bytes is beyond the budget for logs: {held} of fulmar.log.budget={budget} \
+                 bytes are taken; use a smaller term-length, remove publications or raise the budget"
+            ),
+        })
     }
 
     fn check_storage(&mut self, needed: u64) -> Result<(), ResourceError> {

@@ -219,6 +219,28 @@ fn poll(polled: &mut [libc::pollfd], timeout: Duration) -> libc::c_int {
     }
 }
 
+/// Keeps the calling thread on one processor.
+///
+/// # Errors
+/// What the system says, for instance that there is no such processor or that this process may not use it.
+pub fn pin_current_thread(cpu: u32) -> io::Result<()> {
+    const WORD_BITS: usize = u64::BITS as usize;
+    // As many processors as the settings can name; the kernel ignores bits beyond those it has.
+    let mut mask = [0_u64; 4096 / WORD_BITS];
+    let cpu = cpu as usize;
+    let word = mask.get_mut(cpu / WORD_BITS).ok_or(io::ErrorKind::InvalidInput)?;
+    *word = 1 << (cpu % WORD_BITS);
+    // SAFETY: thread id 0 is the calling thread; the pointer and the length describe `mask`, which lives through the
+    // call and is only read. The kernel takes the mask as an array of words of whatever length it is told.
+    let status =
+        unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast::<libc::cpu_set_t>()) };
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
@@ -310,5 +332,26 @@ mod tests {
             turns += 1;
         }
         assert!(turns > 0);
+    }
+
+    #[test]
+    fn a_thread_is_pinned_to_a_processor_it_may_use_and_to_no_other() {
+        let allowed = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            line.unwrap().trim().to_owned()
+        };
+        let first: u32 = allowed().split([',', '-']).next().unwrap().parse().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                pin_current_thread(first).unwrap();
+                assert_eq!(allowed(), first.to_string());
+                assert!(pin_current_thread(4095).is_err());
+                assert!(pin_current_thread(4096).is_err());
+                assert_eq!(allowed(), first.to_string());
+            });
+        });
     }
 }
