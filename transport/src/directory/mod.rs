@@ -15,6 +15,9 @@ pub mod mem;
 mod os;
 pub mod start;
 
+#[cfg(test)]
+mod conformance;
+
 use std::io;
 
 use crate::id::RegistrationId;
