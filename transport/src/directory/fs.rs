@@ -370,3 +370,37 @@ fn map(path: &str) -> Result<Region, DirectoryError> {
         DirectoryError::refused(path, refusal)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::time::SystemClock;
+
+    #[test]
+    fn a_directory_of_another_user_is_refused_even_for_deletion() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = FsDirectory::new(parent.path().join("driver").to_str().unwrap());
+        directory.create_dirs().unwrap();
+        let somebody_else = os::effective_user().wrapping_add(1);
+        for delete_on_start in [false, true] {
+            let options = StartOptions {
+                delete_on_start,
+                driver_timeout: Duration::from_millis(1),
+            };
+            let error = directory
+                .prepare_as(somebody_else, &options, &SystemClock)
+                .unwrap_err();
+            assert!(matches!(
+                error,
+                StartError::Directory(DirectoryError::Refused {
+                    refusal: Refusal::ForeignOwner { .. },
+                    ..
+                })
+            ));
+            assert!(error.to_string().contains("belongs to user"), "{error}");
+        }
+        assert!(directory.exists());
+    }
+}
