@@ -90,7 +90,7 @@ pub fn allocated_length(path: &Path) -> io::Result<u64> {
     Ok(std::fs::symlink_metadata(path)?.blocks().saturating_mul(512))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::memory::AtomicBuffer;
