@@ -5,6 +5,7 @@
 //! home of the unsafe code of the log; the rest of the log uses `Slot`.
 
 use core::fmt;
+#[cfg(not(loom))]
 use core::marker::PhantomData;
 use core::ops::Deref;
 
