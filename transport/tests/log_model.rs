@@ -1,5 +1,6 @@
 //! A log against a naive model: whatever publishers do, a reader gets exactly the accepted messages, in the order of
 //! their positions, and the bytes at and beyond the tail are zero.
+#![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeMap;
