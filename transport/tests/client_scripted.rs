@@ -12,9 +12,10 @@ mod scripted;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fulmar::client::{DriverLossReason, DriverState, PendingPublication};
+use fulmar::client::{ChannelStatus, DriverLossReason, DriverState, PendingPublication};
 use fulmar::control::response::{AvailableImage, PublicationReady};
 use fulmar::control::{ErrorCode, Response, Text};
+use fulmar::directory::Directory;
 use fulmar::id::{CorrelationId, CounterId, RegistrationId, SessionId, StreamId};
 use fulmar::log::{NoReservedValue, NoWindow};
 use fulmar::memory::AtomicBuffer;
@@ -35,7 +36,10 @@ fn say_subscription() -> Said {
 }
 
 /// A connected publication with the whole first term and a half to write to.
-fn publication(client: &Client, driver: &mut FakeDriver) -> (Publication, FakePublication) {
+fn publication<D: Directory + Clone + 'static>(
+    client: &Client,
+    driver: &mut FakeDriver<D>,
+) -> (Publication, FakePublication) {
     let mut pending = client.async_add_publication(IPC, 10).unwrap();
     assert!(pending.poll().is_none());
     let id = driver.expect(&say_publication());
@@ -43,7 +47,10 @@ fn publication(client: &Client, driver: &mut FakeDriver) -> (Publication, FakePu
     (pending.poll().unwrap().unwrap(), fake)
 }
 
-fn subscription(client: &Client, driver: &mut FakeDriver) -> (Subscription, CorrelationId) {
+fn subscription<D: Directory + Clone + 'static>(
+    client: &Client,
+    driver: &mut FakeDriver<D>,
+) -> (Subscription, CorrelationId) {
     let mut pending = client
         .async_add_subscription(IPC, 10, ImageHandlers::default())
         .unwrap();
@@ -1035,4 +1042,149 @@ fn connecting_without_a_driver_ends_with_the_reason() {
         clock,
     );
     assert!(matches!(result, Err(ClientError::DriverTimeout { .. })));
+}
+
+#[test]
+fn a_client_that_has_let_go_of_everything_is_still_kept_alive() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, _) = connect(&driver);
+    let (publication, _) = publication(&client, &mut driver);
+    let heartbeat = driver.create_heartbeat(client.client_id());
+    client.invoke();
+    drop(publication);
+    run(&client, &driver, Duration::from_secs(20));
+    let age = clock_epoch(&clock) - driver.counters.value(heartbeat).unwrap();
+    assert!((0..=600).contains(&age), "{age}");
+}
+
+#[test]
+fn a_driver_that_was_replaced_is_left_for_its_successor() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, journal) = connect(&driver);
+    let (_publication, _) = publication(&client, &mut driver);
+    clock.advance(Duration::from_millis(1));
+    let mut driver = FakeDriver::start_in(driver.directory, &clock, 77);
+    run(&client, &driver, Duration::from_millis(1_500));
+    driver.expect(&say_publication());
+    assert_eq!(journal.errors(), [ClientError::DriverReplaced]);
+}
+
+#[test]
+fn a_removal_that_finds_the_ring_full_is_sent_later() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, _) = connect(&driver);
+    let (publication, fake) = publication(&client, &mut driver);
+    let (subscription, id) = subscription(&client, &mut driver);
+    let filler = [0u8; 1000];
+    while driver.cnc.to_driver_ring().write(6, &filler).is_ok() {}
+    while driver.cnc.to_driver_ring().write(6, &filler[..16]).is_ok() {}
+    drop(publication);
+    drop(subscription);
+    assert!(matches!(
+        client.async_add_publication(IPC, 11),
+        Err(RegistrationError::RingFull)
+    ));
+    while let Some((_, command)) = driver.next() {
+        assert_eq!(command, Said::Other(6));
+    }
+    run(&client, &driver, Duration::from_millis(30));
+    driver.expect(&Said::RemovePublication {
+        id: fake.id.get(),
+        revoke: false,
+    });
+    driver.expect(&Said::RemoveSubscription(id.get()));
+}
+
+#[test]
+fn an_answer_of_the_wrong_kind_completes_nothing() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, _) = connect(&driver);
+    let mut pending = client.async_add_publication(IPC, 10).unwrap();
+    let id = driver.expect(&say_publication());
+    driver.answer_subscription(id);
+    driver.say(&Response::StaticCounter {
+        correlation_id: id,
+        counter_id: CounterId(1),
+    });
+    assert!(pending.poll().is_none());
+    driver.answer_publication(id, 1, 10, 0);
+    assert!(pending.poll().unwrap().is_ok());
+}
+
+#[test]
+fn an_error_of_a_channel_reaches_those_who_use_it() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, journal) = connect(&driver);
+    let mut pending = client
+        .async_add_subscription("aeron:udp?endpoint=a:1", 10, ImageHandlers::default())
+        .unwrap();
+    let (header, _) = driver.next().unwrap();
+    let status = driver.counter(7, header.correlation_id.get(), 1);
+    driver.say(&Response::SubscriptionReady {
+        correlation_id: header.correlation_id,
+        channel_status_counter_id: status,
+    });
+    let subscription = pending.poll().unwrap().unwrap();
+    assert_eq!(subscription.channel_status(), ChannelStatus::Active);
+    for id in [status.get() + 1, status.get()] {
+        driver.say(&Response::Error {
+            correlation_id: CorrelationId(i64::from(id)),
+            error_code: ErrorCode::ChannelEndpointError,
+            message: Text::from("bind"),
+        });
+    }
+    client.invoke();
+    assert_eq!(
+        journal.errors(),
+        [ClientError::ChannelError {
+            status,
+            message: "bind".to_owned()
+        }]
+    );
+}
+
+#[test]
+fn truncated_files_close_what_lived_in_them_and_nothing_else() {
+    let clock = ManualClock::new();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("aeron").to_str().unwrap().to_owned();
+    let mut driver = FakeDriver::start_in(fulmar::directory::FsDirectory::new(path.clone()), &clock, 77);
+    let (client, journal) = connect(&driver);
+    let (damaged, fake) = publication(&client, &mut driver);
+    let (intact, _) = publication(&client, &mut driver);
+    let (mut subscription, id) = subscription(&client, &mut driver);
+    driver.announce_image(&fake, id, 0);
+    client.invoke();
+    assert!(damaged.offer(b"x").is_accepted());
+    let truncate = |path: &str| {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+    };
+    truncate(&fake.path);
+    // Both ends live on; what they do there from now on goes nowhere.
+    let _ = damaged.offer(b"x");
+    subscription.poll(|_, _| {}, 10);
+    run(&client, &driver, Duration::from_millis(250));
+    assert_eq!(damaged.offer(b"x"), Offer::Closed);
+    assert!(subscription.has_no_images());
+    assert!(intact.offer(b"x").is_accepted());
+    let log = ClientError::LogDamaged(fake.id.into());
+    assert_eq!(journal.errors(), [log.clone(), log]);
+
+    driver.create_heartbeat(client.client_id());
+    client.invoke();
+    truncate(&format!("{path}/cnc.dat"));
+    run_silent(&client, &clock, Duration::from_millis(100));
+    assert_eq!(journal.errors().last(), Some(&ClientError::CncDamaged));
+    assert_eq!(intact.offer(b"x"), Offer::NotConnected);
+    assert!(!client.is_closed());
 }

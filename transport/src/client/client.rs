@@ -20,7 +20,7 @@ use super::settings::ClientSettings;
 use super::slot::lock;
 use super::status::{self, ChannelStatus};
 use super::subscription::{Subscription, SubscriptionShared};
-use crate::agent::idle::{Adaptive, IdleStrategy};
+use crate::agent::idle::{Adaptive, IdleStrategy, Sleeping};
 use crate::agent::{Agent, AgentError, AgentRunner, Doorbell};
 use crate::control::Command;
 use crate::control::command::{MAX_COUNTER_KEY_LENGTH, MAX_COUNTER_LABEL_LENGTH, MAX_REJECT_REASON_LENGTH};
@@ -36,6 +36,8 @@ use crate::time::{Clock, NanoTime, Now, SystemClock};
 const CHANNEL_LENGTH_MAX: usize = 4095;
 /// Most time the conductor thread sleeps, so that the driver's death is noticed in time.
 const IDLE_SLEEP_MAX: core::time::Duration = core::time::Duration::from_millis(16);
+/// How often a driver is looked for at the start.
+const FIND_INTERVAL: core::time::Duration = core::time::Duration::from_millis(2);
 /// Most time between two looks of a waiting call.
 const WAIT_MAX: core::time::Duration = core::time::Duration::from_millis(1);
 /// Most notices told in one go, so that a flood of events can not hold a call for ever.
@@ -823,7 +825,7 @@ fn find_driver(
     clock: &dyn Clock,
 ) -> Result<Box<super::link::Link>, ClientError> {
     let mut finder = Finder::new();
-    let mut idle = Adaptive::new(Doorbell::heap(), IDLE_SLEEP_MAX);
+    let mut idle = Sleeping(FIND_INTERVAL);
     let start = clock.now();
     let deadline = start.nanos + settings.driver_timeout;
     loop {

@@ -33,6 +33,10 @@ const MESSAGES_PER_CYCLE: usize = 64;
 const RELEASES_PER_CYCLE: usize = 64;
 /// How often liveness and deadlines are looked at.
 const TIMER_INTERVAL_NS: i64 = 10_000_000;
+/// How often logs are checked for having been truncated.
+const DAMAGE_CHECK_INTERVAL_NS: i64 = 100_000_000;
+/// How often it is checked whether another driver has taken the directory over.
+const REPLACED_CHECK_INTERVAL_NS: i64 = 1_000_000_000;
 /// How often a successor of a lost driver is looked for.
 const FIND_INTERVAL_NS: i64 = 20_000_000;
 
@@ -80,6 +84,10 @@ pub(super) struct Conductor {
     client_id: ClientId,
     next_timer: NanoTime,
     next_keepalive: NanoTime,
+    next_damage_check: NanoTime,
+    next_replaced_check: NanoTime,
+    /// Removals that a full ring did not take. Each was a handle, so there are never more than there were handles.
+    unsent_removals: Vec<(Removal, bool)>,
     received: Vec<u8>,
 }
 
@@ -103,6 +111,9 @@ impl Conductor {
             logs: Logs::default(),
             next_timer: now.nanos,
             next_keepalive: now.nanos,
+            next_damage_check: now.nanos,
+            next_replaced_check: now.nanos.plus_nanos(REPLACED_CHECK_INTERVAL_NS),
+            unsent_removals: Vec::new(),
             received: Vec::with_capacity(4096),
         }
     }
@@ -272,10 +283,21 @@ impl Conductor {
         };
         if let Some(link) = self.link_mut() {
             let id = link.next_correlation_id();
-            // A ring that stays full is that of a driver that stands still; it will find the client's resources
-            // gone when the client goes.
-            let _ = link.send(id, &command);
+            if link.send(id, &command) == Err(RegistrationError::RingFull) {
+                self.unsent_removals.push((removal, revoke));
+            }
         }
+    }
+
+    fn send_unsent_removals(&mut self) {
+        let mut left = core::mem::take(&mut self.unsent_removals).into_iter();
+        for (removal, revoke) in left.by_ref() {
+            self.send_removal(removal, revoke);
+            if !self.unsent_removals.is_empty() {
+                break;
+            }
+        }
+        self.unsent_removals.extend(left);
     }
 
     fn close_target(&mut self, target: &Target) {
@@ -403,6 +425,10 @@ impl Conductor {
                         self.on_response(&response, now);
                     }
                 }
+                Err(_) if link.is_damaged() => {
+                    self.on_driver_lost(DriverLossReason::CncDamaged, now);
+                    break;
+                }
                 Err(_) => {
                     self.terminate(ClientError::EventsLost, None);
                     break;
@@ -446,7 +472,7 @@ impl Conductor {
             }),
             Response::ClientTimeout { client_id } => {
                 if client_id == self.client_id {
-                    self.on_timed_out();
+                    self.on_timed_out(now);
                 }
             }
             Response::OperationSuccess { correlation_id } => {
@@ -474,12 +500,28 @@ impl Conductor {
                 }
             }
         }
-        let _ = now;
     }
 
     fn on_error(&mut self, correlation_id: CorrelationId, code: ErrorCode, message: String) {
+        if code == ErrorCode::ChannelEndpointError {
+            // Drivers of old put the id of a channel status counter there, which says nothing about a request.
+            let status = CounterId(i32::try_from(correlation_id.get()).unwrap_or(-1));
+            if self.uses_channel(status) {
+                self.report(ClientError::ChannelError { status, message });
+            }
+            return;
+        }
         let failure = self.registry.on_error(correlation_id, code, message);
         self.on_failure(failure);
+    }
+
+    fn uses_channel(&self, status: CounterId) -> bool {
+        status != CounterId::NONE
+            && self.registry.entries().any(|entry| match &entry.target {
+                Target::Publication(shared) => lock(&shared.identity).status == status,
+                Target::Subscription(shared) => shared.status() == status,
+                Target::Counter(_) => false,
+            })
     }
 
     /// A handle in use has lost its resource for good.
@@ -569,12 +611,12 @@ impl Conductor {
             Match::Unknown => {}
             Match::Abandoned(removal) => self.send_removal(removal, false),
             Match::Resource(key) => {
-                self.registry.complete(key);
                 if let Some(Target::Subscription(shared)) = self.registry.get(key).map(|entry| &entry.target)
                 {
                     shared.set_ready(correlation_id.into(), status);
+                    self.registry.complete(key);
+                    self.send_destinations(key);
                 }
-                self.send_destinations(key);
             }
         }
     }
@@ -702,7 +744,11 @@ impl Conductor {
         if link.is_damaged() {
             return self.on_driver_lost(DriverLossReason::CncDamaged, now);
         }
-        match link.look(now) {
+        let verdict = link.look(now);
+        if verdict == Verdict::Fine && self.is_replaced(now) {
+            return self.on_driver_lost(DriverLossReason::Replaced, now);
+        }
+        match verdict {
             Verdict::Fine => {}
             Verdict::Stalled => self.notify(ClientEvent::DriverStalled),
             Verdict::Resumed => self.notify(ClientEvent::DriverResumed),
@@ -710,26 +756,43 @@ impl Conductor {
         }
         self.keep_alive(now);
         if matches!(self.state, State::Attached(_)) {
+            self.send_unsent_removals();
             self.send_unsent();
-            self.close_damaged();
+            if self.next_damage_check.is_due(now.nanos) {
+                self.next_damage_check = now.nanos.plus_nanos(DAMAGE_CHECK_INTERVAL_NS);
+                self.close_damaged();
+            }
+        }
+    }
+
+    /// Whether another driver has taken the directory over. Only asked where the process of this one can not be
+    /// watched: its death is known sooner.
+    fn is_replaced(&mut self, now: Now) -> bool {
+        if !self.next_replaced_check.is_due(now.nanos) {
+            return false;
+        }
+        self.next_replaced_check = now.nanos.plus_nanos(REPLACED_CHECK_INTERVAL_NS);
+        match &self.state {
+            State::Attached(link) => !link.is_watched() && link.is_replaced(&*self.directory),
+            State::Lost { .. } | State::Closed => false,
         }
     }
 
     fn keep_alive(&mut self, now: Now) {
         let settings = self.settings.clone();
-        let known = self.registry.is_known_to_driver();
         let due = self.next_keepalive.is_due(now.nanos);
-        if due {
-            self.next_keepalive = now.nanos + settings.keepalive_interval;
-        }
         let Some(link) = self.link_mut() else { return };
-        let kept = if due && known {
+        let kept = if due {
             link.keep_alive(&settings, now)
         } else {
             link.check_heartbeat()
         };
+        let next = now.nanos + link.keepalive_interval(&settings);
+        if due {
+            self.next_keepalive = next;
+        }
         if kept.is_err() {
-            self.on_timed_out();
+            self.on_timed_out(now);
         }
     }
 
@@ -773,6 +836,7 @@ impl Conductor {
             DriverLossReason::ShutDown => ClientError::DriverShutDown,
             DriverLossReason::Silent => ClientError::DriverSilent(self.settings.driver_timeout),
             DriverLossReason::CncDamaged => ClientError::CncDamaged,
+            DriverLossReason::Replaced => ClientError::DriverReplaced,
         };
         self.notify(ClientEvent::DriverLost { reason });
         self.report(error);
@@ -790,6 +854,7 @@ impl Conductor {
             self.detach(&target);
         }
         self.registry.on_driver_lost();
+        self.unsent_removals.clear();
         self.logs.forget();
         let finder = self.link().map_or_else(Finder::new, Finder::after);
         self.state = State::Lost {
@@ -842,7 +907,11 @@ impl Conductor {
         }
     }
 
-    fn on_timed_out(&mut self) {
+    fn on_timed_out(&mut self, now: Now) {
+        if self.link().is_some_and(Link::is_damaged) {
+            // A truncated file reads zero, which only looks like a heartbeat that was taken away.
+            return self.on_driver_lost(DriverLossReason::CncDamaged, now);
+        }
         let client_id = self.client_id;
         self.terminate(
             ClientError::ClientTimedOut(client_id),

@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use crate::control::ErrorCode;
-use crate::id::{ClientId, RegistrationId};
+use crate::id::{ClientId, CounterId, RegistrationId};
 
 /// An error of the client as a whole: from connecting, or told to the error handler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +48,17 @@ pub enum ClientError {
     /// The CnC file was truncated or removed under the client.
     #[error("the CnC file was damaged while in use")]
     CncDamaged,
+    /// Another driver has taken the directory over.
+    #[error("another media driver has taken the directory over")]
+    DriverReplaced,
+    /// The channel behind some of this client's publications or subscriptions failed.
+    #[error("the channel with status counter {status} failed: {message}")]
+    ChannelError {
+        /// The channel's status counter.
+        status: CounterId,
+        /// The driver's words.
+        message: String,
+    },
     /// The driver gave the client up, because it was stopped or starved for longer than the client liveness timeout.
     /// Every handle is closed; connect a new client.
     #[error("client {0} was given up by the media driver (client liveness timeout)")]

@@ -12,8 +12,10 @@ pub enum DriverLossReason {
     ShutDown,
     /// It was silent for the driver timeout and whether its process lives can not be told.
     Silent,
-    /// Its CnC file was truncated or replaced.
+    /// Its CnC file was truncated.
     CncDamaged,
+    /// Another driver has taken its directory over.
+    Replaced,
 }
 
 /// What a client tells its event handler.

@@ -11,13 +11,11 @@ use super::assembler::{Assembler, Fragment, UNFRAGMENTED};
 use super::client::Client;
 use super::error::{ClientError, PositionError, RegistrationError};
 use super::event::ImageInfo;
-use super::header::{Header, Reserved};
+use super::header::{Assembled, Header, Stream};
 use crate::counters::Counter;
 use crate::id::{RegistrationId, SessionId, StreamId};
 use crate::log::descriptor::FRAME_ALIGNMENT;
-use crate::log::{Action as Scan, FrameView, LogBuffers, Payload, scan_block, scan_fragments};
-use crate::memory::View;
-use crate::position::PositionShape;
+use crate::log::{Action as Scan, LogBuffers, Payload, scan_block, scan_fragments};
 use crate::sync::{AtomicU32, Ordering};
 
 /// Can be polled, and its driver lives.
@@ -109,9 +107,7 @@ pub struct Image {
     shared: Arc<ImageShared>,
     client: Client,
     position: i64,
-    shape: PositionShape,
-    session_id: SessionId,
-    stream_id: StreamId,
+    stream: Stream,
     assembler: Assembler,
 }
 
@@ -145,9 +141,11 @@ impl Image {
         let log = &shared.log;
         Image {
             position: shared.info.join_position,
-            shape: log.shape(),
-            session_id: log.session_id(),
-            stream_id: log.stream_id(),
+            stream: Stream {
+                shape: log.shape(),
+                session_id: log.session_id(),
+                stream_id: log.stream_id(),
+            },
             assembler: Assembler::new(log.max_message_length()),
             shared,
             client,
@@ -156,19 +154,8 @@ impl Image {
 
     /// Takes the next messages of this image, at most `fragment_limit` fragments of them; returns the fragments.
     #[inline]
-    pub fn poll(
-        &mut self,
-        mut handler: impl FnMut(Payload<'_>, &Header<'_>),
-        fragment_limit: usize,
-    ) -> usize {
-        self.scan(i64::MAX, fragment_limit, |frame, header, assembler, _| {
-            if header.flags & UNFRAGMENTED == UNFRAGMENTED {
-                handler(frame.payload(), header);
-            } else if let Some(header) = assemble(frame, header, assembler) {
-                handler(Payload::from_slice(assembler.message()), &header);
-            }
-            Scan::Continue
-        })
+    pub fn poll(&mut self, handler: impl FnMut(Payload<'_>, &Header<'_>), fragment_limit: usize) -> usize {
+        self.bounded_poll(handler, i64::MAX, fragment_limit)
     }
 
     /// As [`Self::poll`], with fragments as they are.
@@ -178,8 +165,8 @@ impl Image {
         mut handler: impl FnMut(Payload<'_>, &Header<'_>),
         fragment_limit: usize,
     ) -> usize {
-        self.scan(i64::MAX, fragment_limit, |frame, header, _, _| {
-            handler(frame.payload(), header);
+        self.scan(i64::MAX, fragment_limit, |header, _, _| {
+            handler(header.frame.payload(), &header);
             Scan::Continue
         })
     }
@@ -192,11 +179,11 @@ impl Image {
         limit_position: i64,
         fragment_limit: usize,
     ) -> usize {
-        self.scan(limit_position, fragment_limit, |frame, header, assembler, _| {
-            if header.flags & UNFRAGMENTED == UNFRAGMENTED {
-                handler(frame.payload(), header);
-            } else if let Some(header) = assemble(frame, header, assembler) {
-                handler(Payload::from_slice(assembler.message()), &header);
+        self.scan(limit_position, fragment_limit, |header, assembler, _| {
+            if header.frame.flags() & UNFRAGMENTED == UNFRAGMENTED {
+                handler(header.frame.payload(), &header);
+            } else if let Some(whole) = assemble(header, assembler) {
+                handler(Payload::from_slice(assembler.message()), &whole);
             }
             Scan::Continue
         })
@@ -220,32 +207,28 @@ impl Image {
         limit_position: i64,
         fragment_limit: usize,
     ) -> usize {
-        self.scan(
-            limit_position,
-            fragment_limit,
-            |frame, header, assembler, progress| {
-                let action = if header.flags & UNFRAGMENTED == UNFRAGMENTED {
-                    handler(frame.payload(), header)
-                } else if let Some(header) = assemble(frame, header, assembler) {
-                    let action = handler(Payload::from_slice(assembler.message()), &header);
-                    if action == Action::Abort {
-                        assembler.undo();
-                    }
-                    action
-                } else {
-                    Action::Continue
-                };
-                match action {
-                    Action::Continue => Scan::Continue,
-                    Action::Abort => Scan::Abort,
-                    Action::Break => Scan::Break,
-                    Action::Commit => {
-                        progress.store();
-                        Scan::Continue
-                    }
+        self.scan(limit_position, fragment_limit, |header, assembler, progress| {
+            let action = if header.frame.flags() & UNFRAGMENTED == UNFRAGMENTED {
+                handler(header.frame.payload(), &header)
+            } else if let Some(whole) = assemble(header, assembler) {
+                let action = handler(Payload::from_slice(assembler.message()), &whole);
+                if action == Action::Abort {
+                    assembler.undo();
                 }
-            },
-        )
+                action
+            } else {
+                Action::Continue
+            };
+            match action {
+                Action::Continue => Scan::Continue,
+                Action::Abort => Scan::Abort,
+                Action::Break => Scan::Break,
+                Action::Commit => {
+                    progress.store();
+                    Scan::Continue
+                }
+            }
+        })
     }
 
     /// Hands one block of whole frames, at most `byte_limit` bytes, to the handler; returns the bytes. A padding
@@ -255,8 +238,8 @@ impl Image {
             return 0;
         }
         let start = self.position;
-        let index = self.shape.partition(start);
-        let offset = self.shape.offset(start);
+        let index = self.stream.shape.partition(start);
+        let offset = self.stream.shape.offset(start);
         let term = self.shared.log.term(index);
         let block = scan_block(term, offset, byte_limit);
         if block.corrupt {
@@ -277,10 +260,10 @@ impl Image {
         handler(Block {
             frames,
             position: start,
-            session_id: self.session_id,
-            term_id: self.shape.term_id(start),
+            session_id: self.stream.session_id,
+            term_id: self.stream.shape.term_id(start),
             term_offset: offset,
-            file_offset: (index as u64) * u64::from(self.shape.term_length() as u32) + offset as u64,
+            file_offset: (index as u64) * u64::from(self.stream.shape.term_length() as u32) + offset as u64,
         });
         progress.store();
         length
@@ -291,12 +274,12 @@ impl Image {
         &mut self,
         limit_position: i64,
         fragment_limit: usize,
-        mut on_frame: impl FnMut(FrameView<'_, View>, &Header<'_>, &mut Assembler, &mut Progress<'_>) -> Scan,
+        mut on_frame: impl FnMut(Header<'_>, &mut Assembler, &mut Progress<'_>) -> Scan,
     ) -> usize {
         if self.shared.is_closed() {
             return 0;
         }
-        let shape = self.shape;
+        let shape = self.stream.shape;
         let start = self.position;
         let offset = shape.offset(start);
         let term_begin = start - i64::from(offset);
@@ -305,7 +288,7 @@ impl Image {
         if limit_offset <= i64::from(offset) {
             return 0;
         }
-        let (session_id, stream_id) = (self.session_id, self.stream_id);
+        let stream = &self.stream;
         let assembler = &mut self.assembler;
         let term = self.shared.log.term(shape.partition(start));
         let mut progress = Progress {
@@ -314,21 +297,14 @@ impl Image {
             reached: start,
         };
         let read = scan_fragments(term, offset, limit_offset as i32, fragment_limit, |frame| {
-            let frame_start = term_begin + i64::from(frame.offset());
-            let frame_end = term_begin + i64::from(frame.next_offset());
             let header = Header {
-                shape,
-                session_id,
-                stream_id,
-                position: frame_end,
-                start: frame_start,
-                frame_length: frame.frame_length(),
-                frame_type: frame.frame_type(),
-                flags: frame.flags(),
-                reserved: Reserved::InFrame(frame),
+                stream,
+                term_begin,
+                frame,
+                assembled: None,
             };
-            progress.reached = frame_end;
-            on_frame(frame, &header, assembler, &mut progress)
+            progress.reached = header.position();
+            on_frame(header, assembler, &mut progress)
         });
         progress.reached = term_begin + i64::from(read.offset);
         drop(progress);
@@ -353,8 +329,8 @@ impl Image {
         if self.shared.is_closed() {
             return false;
         }
-        let term = self.shared.log.term(self.shape.partition(self.position));
-        let offset = self.shape.offset(self.position);
+        let term = self.shared.log.term(self.stream.shape.partition(self.position));
+        let offset = self.stream.shape.offset(self.position);
         !scan_block(term, offset, usize::MAX).is_empty_from(offset)
     }
 
@@ -387,7 +363,8 @@ impl Image {
             return Err(PositionError::Closed);
         }
         let lowest = self.position;
-        let highest = lowest - i64::from(self.shape.offset(lowest)) + i64::from(self.shape.term_length());
+        let highest =
+            lowest - i64::from(self.stream.shape.offset(lowest)) + i64::from(self.stream.shape.term_length());
         if !(lowest..=highest).contains(&position) {
             return Err(PositionError::OutOfRange {
                 position,
@@ -441,13 +418,13 @@ impl Image {
     /// The session of its publication.
     #[must_use]
     pub fn session_id(&self) -> SessionId {
-        self.session_id
+        self.stream.session_id
     }
 
     /// The stream.
     #[must_use]
     pub fn stream_id(&self) -> StreamId {
-        self.stream_id
+        self.stream.stream_id
     }
 
     /// Names the image; for IPC the publication's registration id.
@@ -471,7 +448,7 @@ impl Image {
     /// The length of a term, bytes.
     #[must_use]
     pub fn term_length(&self) -> i32 {
-        self.shape.term_length()
+        self.stream.shape.term_length()
     }
 
     /// Facts about the image as of now.
@@ -505,31 +482,19 @@ impl core::fmt::Debug for Image {
 
 /// Takes a fragment into the message under construction; the message's header, if that completed it.
 #[inline(never)]
-fn assemble(
-    frame: FrameView<'_, View>,
-    header: &Header<'_>,
-    assembler: &mut Assembler,
-) -> Option<Header<'static>> {
+fn assemble<'a>(header: Header<'a>, assembler: &mut Assembler) -> Option<Header<'a>> {
     let fragment = Fragment {
-        payload: frame.payload(),
-        flags: header.flags,
-        start: header.start,
-        end: header.position,
-        reserved_value: frame.reserved_value(),
+        payload: header.frame.payload(),
+        flags: header.frame.flags(),
+        start: header.start(),
+        end: header.position(),
+        reserved_value: header.frame.reserved_value(),
     };
-    if !assembler.on_fragment(&fragment) {
-        return None;
-    }
-    let first = assembler.first();
-    Some(Header {
-        shape: header.shape,
-        session_id: header.session_id,
-        stream_id: header.stream_id,
-        position: header.position,
-        start: first.start,
-        frame_length: crate::log::descriptor::FRAME_HEADER_LENGTH as i32 + assembler.message().len() as i32,
-        frame_type: header.frame_type,
-        flags: first.flags | header.flags,
-        reserved: Reserved::Known(first.reserved_value),
+    assembler.on_fragment(&fragment).then(|| Header {
+        assembled: Some(Assembled {
+            first: assembler.first(),
+            length: assembler.message().len(),
+        }),
+        ..header
     })
 }

@@ -1,6 +1,8 @@
 //! The client's end of one run of one driver: how it is found, what is written to it, what is read from it.
 #![forbid(unsafe_code)]
 
+use core::time::Duration;
+
 use super::error::{ClientError, RegistrationError};
 use super::liveness::{Liveness, Process};
 use super::settings::ClientSettings;
@@ -18,6 +20,9 @@ use crate::time::{EpochMs, Now, duration_nanos};
 
 /// Tries of a command against a full ring before the call fails.
 const RING_FULL_TRIES: usize = 200;
+
+/// Least signs of life within the driver's client liveness timeout.
+const KEEPALIVES_PER_TIMEOUT: u64 = 4;
 
 /// Counter type of client heartbeats (shared-memory spec 5.6).
 const HEARTBEAT_TYPE_ID: i32 = 11;
@@ -88,10 +93,7 @@ impl Finder {
             Err(error) => return Attempt::NotYet(error.to_string()),
         };
         let ring = cnc.to_driver_ring().clone();
-        let run = Run {
-            start: cnc.start_timestamp(),
-            pid: cnc.pid(),
-        };
+        let run = run_of(&cnc);
         let extension = directory
             .map_extension()
             .ok()
@@ -144,6 +146,13 @@ impl Finder {
         } else {
             Err(format!("the driver (pid {}) shows no sign of life", run.pid))
         }
+    }
+}
+
+fn run_of(cnc: &CncFile) -> Run {
+    Run {
+        start: cnc.start_timestamp(),
+        pid: cnc.pid(),
     }
 }
 
@@ -222,6 +231,30 @@ impl Link {
     /// Whether the CnC file was truncated under us.
     pub(super) fn is_damaged(&self) -> bool {
         self.cnc.region().is_damaged()
+    }
+
+    /// Whether the driver's process is watched, so that its death is known at once.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Whether the directory holds the CnC file of another run by now.
+    pub(super) fn is_replaced(&self, directory: &dyn Directory) -> bool {
+        directory
+            .map_cnc()
+            .ok()
+            .and_then(|region| CncFile::open(&region).ok())
+            .is_some_and(|cnc| run_of(&cnc) != self.run)
+    }
+
+    /// How often to show the driver that this client lives: often enough for the driver's patience.
+    pub(super) fn keepalive_interval(&self, settings: &ClientSettings) -> Duration {
+        match u64::try_from(self.cnc.client_liveness_timeout_ns()) {
+            Ok(patience @ 1..) => settings
+                .keepalive_interval
+                .min(Duration::from_nanos(patience / KEEPALIVES_PER_TIMEOUT)),
+            _ => settings.keepalive_interval,
+        }
     }
 
     /// A fresh id from the counter that all clients share.

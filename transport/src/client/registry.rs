@@ -230,11 +230,6 @@ impl<T> Registry<T> {
             .and_then(|key| self.entries.get(key))
     }
 
-    /// Whether any resource is sent or ready, so that the driver knows this client.
-    pub(super) fn is_known_to_driver(&self) -> bool {
-        !self.by_registration.is_empty()
-    }
-
     /// Requests that have still to be sent.
     pub(super) fn unsent(&self) -> Vec<ResourceKey> {
         self.entries
@@ -602,7 +597,6 @@ mod tests {
         registry.on_sent(waiting, CorrelationId(8));
         registry.on_driver_lost();
         assert_eq!(registry.unsent(), vec![key, waiting]);
-        assert!(!registry.is_known_to_driver());
         assert_eq!(
             registry.on_ready(CorrelationId(7)),
             Match::Unknown,

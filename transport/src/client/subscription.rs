@@ -61,6 +61,11 @@ impl SubscriptionShared {
         inner.status = status;
     }
 
+    /// The channel's status counter.
+    pub(super) fn status(&self) -> CounterId {
+        lock(&self.inner).status
+    }
+
     /// Whether an image of this id is there and live.
     pub(super) fn has_image(&self, id: RegistrationId) -> bool {
         lock(&self.inner)
@@ -364,21 +369,19 @@ impl Subscription {
         if self.is_closed() {
             return ChannelStatus::Closing;
         }
-        let id = lock(&self.shared.inner).status;
-        self.handle.client().channel_status(id)
+        self.handle.client().channel_status(self.channel_status_id())
     }
 
     /// The index of the channel's status counter; [`CounterId::NONE`] for IPC and spies.
     #[must_use]
     pub fn channel_status_id(&self) -> CounterId {
-        lock(&self.shared.inner).status
+        self.shared.status()
     }
 
     /// Addresses the channel is bound to, `host:port`; empty for IPC and until the channel is active.
     #[must_use]
     pub fn local_addresses(&self) -> Vec<String> {
-        let id = lock(&self.shared.inner).status;
-        self.handle.client().local_addresses(id)
+        self.handle.client().local_addresses(self.channel_status_id())
     }
 
     /// Adds a destination to a subscription with `control-mode=manual` and waits for the driver's word.

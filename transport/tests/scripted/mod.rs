@@ -75,8 +75,8 @@ pub enum Said {
     Other(i32),
 }
 
-pub struct FakeDriver {
-    pub directory: MemDirectory,
+pub struct FakeDriver<D = MemDirectory> {
+    pub directory: D,
     pub cnc: CncFile,
     pub transmitter: BroadcastTransmitter<View>,
     pub counters: CountersManager<View>,
@@ -88,8 +88,10 @@ impl FakeDriver {
     pub fn start(clock: &Arc<ManualClock>) -> Self {
         Self::start_in(MemDirectory::new(DIRECTORY), clock, 77)
     }
+}
 
-    pub fn start_in(directory: MemDirectory, clock: &Arc<ManualClock>, pid: i64) -> Self {
+impl<D: Directory + Clone + 'static> FakeDriver<D> {
+    pub fn start_in(directory: D, clock: &Arc<ManualClock>, pid: i64) -> Self {
         let spec = CncSpec {
             to_driver_length: 65536 + 768,
             to_clients_length: 65536 + 128,
@@ -341,7 +343,7 @@ pub fn settings(journal: &Journal) -> ClientSettings {
     }
 }
 
-pub fn connect(driver: &FakeDriver) -> (Client, Journal) {
+pub fn connect<D: Directory + Clone + 'static>(driver: &FakeDriver<D>) -> (Client, Journal) {
     let journal = Journal::default();
     let client = Client::connect_with(
         settings(&journal),
@@ -353,7 +355,7 @@ pub fn connect(driver: &FakeDriver) -> (Client, Journal) {
 }
 
 /// Moves the clock in small steps, with a duty cycle of the client and a beat of the driver at each.
-pub fn run(client: &Client, driver: &FakeDriver, time: Duration) {
+pub fn run<D: Directory + Clone + 'static>(client: &Client, driver: &FakeDriver<D>, time: Duration) {
     let step = Duration::from_millis(10);
     let mut left = time;
     while left > Duration::ZERO {
