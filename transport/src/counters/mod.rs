@@ -13,6 +13,9 @@ pub mod reader;
 pub mod system;
 pub mod type_id;
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 pub use counter::Counter;
 pub use manager::CountersManager;
 pub use reader::{CounterRecord, CountersReader};

@@ -5,5 +5,8 @@
 pub mod error_log;
 pub mod loss_report;
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 pub use error_log::{ErrorLog, ErrorRecord};
 pub use loss_report::{LossEntry, LossRecord, LossReport};

@@ -65,10 +65,16 @@ impl<B: AtomicBuffer> BroadcastReceiver<B> {
     pub fn receive(&mut self, scratch: &mut Vec<u8>) -> Result<Option<i32>, Lapped> {
         // SYNC broadcast-tail: the record before the tail is complete.
         let tail = self.buffer.load_acquire_i64(self.capacity + TAIL_OFFSET);
-        if tail.wrapping_sub(self.next) <= 0 {
+        let ahead = tail.wrapping_sub(self.next);
+        if ahead == 0 {
             return Ok(None);
         }
-        let received = self.receive_at(self.next, tail, scratch);
+        let received = if ahead > 0 {
+            self.receive_at(self.next, tail, scratch)
+        } else {
+            // The tail never moves back by itself.
+            Err(Lapped::Corrupt)
+        };
         match received {
             Ok((type_id, next)) => {
                 self.next = next;

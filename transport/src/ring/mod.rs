@@ -10,6 +10,9 @@ pub mod mpsc_ring;
 pub mod record;
 pub mod unblock;
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 pub use broadcast_rx::{BroadcastReceiver, Lapped};
 pub use broadcast_tx::BroadcastTransmitter;
 pub use mpsc_ring::{Claim, ManyToOneRing, ReadAction, RingCorrupt};
