@@ -79,7 +79,8 @@ impl<B: AtomicBuffer> CountersManager<B> {
         let (id, place) = self.next_id(now)?;
         let Sections { metadata, values, .. } = &self.sections;
         values.store_release_i64(place.value + REGISTRATION_ID_OFFSET, registration_id);
-        // SYNC counter-identity: a reader that sees any field of the new counter sees its registration id as well.
+        // SYNC counter-identity: a reader that sees any field of the new counter sees that the old one is no more, and
+        // which one this is.
         fence(Ordering::Release);
         values.store_relaxed_i64(place.value + OWNER_ID_OFFSET, owner_id);
         values.store_relaxed_i64(place.value + REFERENCE_ID_OFFSET, reference_id);
@@ -132,7 +133,7 @@ impl<B: AtomicBuffer> CountersManager<B> {
             return false;
         };
         let metadata = &self.sections.metadata;
-        // SYNC counter-state: a reader that sees a field changed below sees that the counter is no longer live.
+        // SYNC counter-identity: a reader that sees a field changed below sees that the counter is no longer live.
         metadata.store_release_i32(place.metadata + STATE_OFFSET, STATE_RECLAIMED);
         fence(Ordering::Release);
         self.sections.set_key(place, &[0; KEY_LENGTH]);

@@ -79,8 +79,11 @@ impl<B: AtomicBuffer> CountersReader<B> {
     /// Calls `visit` with id, type id and value of every live counter; copies no texts.
     pub fn for_each_value(&self, mut visit: impl FnMut(CounterId, i32, i64)) {
         for (id, place, state) in self.used() {
-            if state == CounterState::Allocated {
-                visit(id, self.type_id_at(place), self.value_at(place));
+            if state == CounterState::Allocated
+                && let Some((type_id, value)) =
+                    self.unchanged(place, state, |_| (self.type_id_at(place), self.value_at(place)))
+            {
+                visit(id, type_id, value);
             }
         }
     }
@@ -107,9 +110,9 @@ impl<B: AtomicBuffer> CountersReader<B> {
     pub fn find_by(&self, type_id: i32, registration_id: i64) -> Option<CounterId> {
         self.used()
             .find(|&(_, place, state)| {
-                state == CounterState::Allocated
-                    && self.type_id_at(place) == type_id
-                    && self.registration_id_at(place) == registration_id
+                let wanted =
+                    |registered: i64| registered == registration_id && self.type_id_at(place) == type_id;
+                state == CounterState::Allocated && self.unchanged(place, state, wanted) == Some(true)
             })
             .map(|(id, ..)| id)
     }
@@ -192,11 +195,10 @@ impl<B: AtomicBuffer> CountersReader<B> {
             })
     }
 
-    /// Copies a record whose state was just read; `None` if it was freed or became another counter meanwhile.
+    /// Copies a record in this state; `None` if it is in another, or was freed or became another counter meanwhile.
     fn copy(&self, id: CounterId, place: Place, state: CounterState) -> Option<CounterRecord> {
-        let registration_id = self.registration_id_at(place);
-        let values = &self.sections.values;
-        let record = CounterRecord {
+        let Sections { metadata, values, .. } = &self.sections;
+        self.unchanged(place, state, |registration_id| CounterRecord {
             id,
             type_id: self.type_id_at(place),
             state,
@@ -206,16 +208,25 @@ impl<B: AtomicBuffer> CountersReader<B> {
             registration_id,
             owner_id: values.load_relaxed_i64(place.value + OWNER_ID_OFFSET),
             reference_id: values.load_relaxed_i64(place.value + REFERENCE_ID_OFFSET),
-            free_for_reuse_deadline_ms: self
-                .sections
-                .metadata
-                .load_relaxed_i64(place.metadata + DEADLINE_OFFSET),
-        };
-        // SYNC counter-identity: if a field read before belonged to the next counter, the registration id read here
-        // does as well; if the counter was being freed, so says the state.
+            free_for_reuse_deadline_ms: metadata.load_relaxed_i64(place.metadata + DEADLINE_OFFSET),
+        })
+    }
+
+    /// What `read` makes of a record in this state, given its registration id; `None` if it is in another state or was
+    /// freed or became another counter meanwhile.
+    fn unchanged<T>(&self, place: Place, state: CounterState, read: impl FnOnce(i64) -> T) -> Option<T> {
+        // SYNC counter-identity: the id of the next counter is seen only together with the end of the old one, so a
+        // live state read behind it is that of the counter with this id, and its fields are complete.
+        let registration_id = self.registration_id_at(place);
+        if self.sections.state(place) != state {
+            return None;
+        }
+        let result = read(registration_id);
+        // SYNC counter-identity: if a field read before belonged to the next counter, or was cleared for it, then the
+        // state read here is not the old one; and if it is that of the next counter, its registration id is seen too.
         fence(Ordering::Acquire);
-        let same = self.registration_id_at(place) == registration_id && self.sections.state(place) == state;
-        same.then_some(record)
+        let same = self.sections.state(place) == state && self.registration_id_at(place) == registration_id;
+        same.then_some(result)
     }
 
     fn value_at(&self, place: Place) -> i64 {

@@ -12,7 +12,7 @@
 use super::RingError;
 use super::record::{self, ALIGNMENT, HEADER_LENGTH, PADDING_TYPE_ID};
 use crate::memory::AtomicBuffer;
-use crate::sync::spin_loop;
+use crate::sync::{Ordering, fence, spin_loop};
 use crate::time::EpochMs;
 
 /// Length of the trailer behind the records, bytes.
@@ -123,7 +123,7 @@ impl<B: AtomicBuffer> ManyToOneRing<B> {
     /// Claims a record for a payload of `length` bytes.
     ///
     /// # Errors
-    /// As [`Self::write`], but never `Revoked`.
+    /// As [`Self::write`].
     ///
     /// # Panics
     /// If `type_id` is not positive.
@@ -134,11 +134,20 @@ impl<B: AtomicBuffer> ManyToOneRing<B> {
             return Err(RingError::TooLong { length, max_length });
         }
         let record_length = HEADER_LENGTH + length;
-        let index = self.reserve(record::occupied(record_length))?;
+        let position = self.reserve(record::occupied(record_length))?;
+        let index = self.index(position);
         let length = record_length as i32;
-        // SYNC ring-claim: the space was zeroed before; the unblocker sees a claim of known length from here on.
-        self.buffer
-            .store_release_i64(index, record::header(-length, type_id));
+        let claimed = record::header(-length, type_id);
+        self.buffer.store_release_i64(index, claimed);
+        // SYNC ring-claim: whoever sees a word of the payload, which looks like a record where none starts, sees the
+        // claim in front of it as well.
+        fence(Ordering::Release);
+        let head = self.buffer.load_acquire_i64(self.trailer(HEAD_OFFSET));
+        if head.wrapping_sub(position) > 0 {
+            // Stopped for so long since the reservation that the space was given back: leave no claim there.
+            let _ = self.buffer.compare_exchange_i64(index, claimed, 0);
+            return Err(RingError::Revoked);
+        }
         Ok(Claim {
             ring: self,
             index,
@@ -147,8 +156,8 @@ impl<B: AtomicBuffer> ManyToOneRing<B> {
         })
     }
 
-    /// Moves the tail over `required` bytes in one piece and returns their index.
-    fn reserve(&self, required: usize) -> Result<usize, RingError> {
+    /// Moves the tail over `required` bytes in one piece and returns their position.
+    fn reserve(&self, required: usize) -> Result<i64, RingError> {
         let required = required as i64;
         let capacity = self.capacity as i64;
         let mut head = self.buffer.load_acquire_i64(self.trailer(HEAD_CACHE_OFFSET));
@@ -191,12 +200,12 @@ impl<B: AtomicBuffer> ManyToOneRing<B> {
                 continue;
             }
             if padding == 0 {
-                return Ok(index);
+                return Ok(tail);
             }
             // SYNC ring-record: padding has no payload, so it is complete with its header.
             self.buffer
                 .store_release_i64(index, record::header(padding as i32, PADDING_TYPE_ID));
-            return Ok(0);
+            return Ok(tail.wrapping_add(padding as i64));
         }
         Err(RingError::Full)
     }

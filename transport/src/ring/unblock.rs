@@ -96,7 +96,8 @@ impl<B: AtomicBuffer> ManyToOneRing<B> {
             // Nothing behind the hole waits for it.
             return false;
         };
-        // A producer that woke up meanwhile has written in front of what was found.
+        // SYNC ring-claim: what was found may be the payload of a producer that woke up meanwhile; then its claim, in
+        // front of it, is seen now.
         if self.next_record(index, end).is_some() {
             return false;
         }
