@@ -29,8 +29,9 @@ fn sections() -> (View, View) {
 
 fn counters() -> (CountersManager<View>, CountersReader<View>, View, View) {
     let (metadata, values) = sections();
-    let manager = CountersManager::new(metadata.clone(), values.clone(), REUSE_NS).unwrap();
-    let reader = CountersReader::new(metadata.clone(), values.clone()).unwrap();
+    let manager =
+        CountersManager::new(metadata.clone(), values.clone(), REUSE_NS).expect("the lengths are right");
+    let reader = CountersReader::new(metadata.clone(), values.clone()).expect("the lengths are right");
     (manager, reader, metadata, values)
 }
 

@@ -14,7 +14,10 @@ const CAPACITY: usize = 1024;
 
 fn ring_of(capacity: usize) -> (ManyToOneRing<View>, View) {
     let view = Region::heap(capacity + TRAILER_LENGTH).as_view();
-    (ManyToOneRing::new(view.clone()).unwrap(), view)
+    (
+        ManyToOneRing::new(view.clone()).expect("the length is right"),
+        view,
+    )
 }
 
 fn bytes(view: &View, offset: usize, length: usize) -> Vec<u8> {
@@ -585,8 +588,8 @@ fn a_process_that_scribbles_all_the_time_crashes_nobody() {
 fn broadcast() -> (BroadcastTransmitter<View>, BroadcastReceiver<View>, View) {
     let view = Region::heap(CAPACITY + broadcast_tx::TRAILER_LENGTH).as_view();
     (
-        BroadcastTransmitter::new(view.clone()).unwrap(),
-        BroadcastReceiver::new(view.clone()).unwrap(),
+        BroadcastTransmitter::new(view.clone()).expect("the length is right"),
+        BroadcastReceiver::new(view.clone()).expect("the length is right"),
         view,
     )
 }
