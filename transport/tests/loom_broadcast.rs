@@ -1,5 +1,5 @@
-#![cfg(loom)]
 //! The broadcast under every interleaving of transmitter and receiver.
+#![cfg(loom)]
 
 mod loom_model;
 

@@ -1,5 +1,5 @@
-#![cfg(loom)]
 //! Counters that come and go while somebody reads them, under every interleaving.
+#![cfg(loom)]
 
 mod loom_model;
 

@@ -1,5 +1,5 @@
-#![cfg(loom)]
 //! The to-driver ring under every interleaving of few threads.
+#![cfg(loom)]
 
 mod loom_model;
 
