@@ -26,7 +26,8 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
     }
 }
 
-fn table(rows: &[Row]) -> String {
+/// One line per setting: its value, where that comes from, and what the setting does.
+pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = Table::new(&[
         ("setting", Align::Left),
         ("value", Align::Left),

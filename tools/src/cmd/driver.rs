@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fulmar_media_driver::driver::{EndReason, LaunchError, MediaDriver};
 
+use super::config;
 use crate::args::DriverArgs;
 use crate::failure::Failure;
 use crate::render::output::print;
@@ -19,13 +20,12 @@ pub(crate) fn run(args: &DriverArgs) -> Result<(), Failure> {
     let settings = settings::collect(&args.settings)?;
     settings::warn(&settings);
     let context = settings.conclude().map_err(|error| settings::refuse(&error))?;
+    if context.print_configuration {
+        eprint!("{}", config::table(&settings.explain()));
+    }
     let driver = MediaDriver::launch(context).map_err(|error| not_started(&error))?;
     let ready = format!("driver ready dir={} pid={}\n", driver.dir(), std::process::id());
-    match print(&ready) {
-        // Whoever started the driver may not care for its output; it serves all the same.
-        Ok(()) | Err(Failure::OutputClosed) => {}
-        Err(failure) => return Err(failure),
-    }
+    tell(&ready)?;
     while !stop_requested() {
         match driver.wait(SIGNAL_CHECK) {
             None => {}
@@ -41,7 +41,16 @@ pub(crate) fn run(args: &DriverArgs) -> Result<(), Failure> {
             }
         }
     }
-    Ok(())
+    // Scripts wait for this line; the stop itself is the drop of the driver.
+    tell("Shutting down driver...\n")
+}
+
+/// Prints for whoever started the driver. They may not care for its output; it serves all the same.
+fn tell(text: &str) -> Result<(), Failure> {
+    match print(text) {
+        Ok(()) | Err(Failure::OutputClosed) => Ok(()),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn not_started(error: &LaunchError) -> Failure {
