@@ -97,6 +97,7 @@ fn on_event(dir: String) -> Arc<dyn Fn(&ClientEvent) + Send + Sync> {
                 DriverLossReason::ShutDown => "was shut down",
                 DriverLossReason::Silent => "showed no sign of life",
                 DriverLossReason::CncDamaged => "lost its CnC file",
+                DriverLossReason::Replaced => "was replaced",
             };
             eprintln!(
                 "fulmar: warning: the media driver in {dir} {how}; waiting for another, start one with \
