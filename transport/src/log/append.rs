@@ -427,7 +427,7 @@ impl<B: Words> ConcurrentAppender<B> {
             self.template.session_id,
             range.stream_word,
         );
-        // SYNC window-leave: every commit is visible once the window is empty.
+        // SYNC owner-window: every commit is visible once the window is empty.
         window.leave();
         let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
         AppendOutcome::Appended {
@@ -454,7 +454,7 @@ impl<B: Words> ConcurrentAppender<B> {
         occupied: usize,
     ) -> Result<Reservation, i64> {
         window.enter();
-        // SYNC window-enter: the window is set before the tail is raised, for who sees the raised tail.
+        // SYNC owner-window: the window is set before the tail is raised, for who sees the raised tail.
         let raw = self
             .log
             .metadata()

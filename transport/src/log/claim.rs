@@ -143,7 +143,7 @@ impl<B: Words> ConcurrentAppender<B> {
             range.stream_word,
         );
         slot.store_relaxed(HeaderWord::Reserved, self.owner_tag());
-        // SYNC window-leave: from here on the claim is known by the owner tag in its header.
+        // SYNC owner-window: from here on the claim is known by the owner tag in its header.
         window.leave();
         Ok(claimed)
     }
@@ -207,7 +207,7 @@ impl<B: Words> ConcurrentAppender<B> {
         if taken {
             fill_and_commit(slot, claimed, staged, fields);
         }
-        // SYNC window-leave: the frame is committed before the window is empty.
+        // SYNC owner-window: the frame is committed before the window is empty.
         window.leave();
         if taken {
             Ok(claimed.position())

@@ -29,7 +29,7 @@ pub fn clean<B: Words>(log: &LogBuffers<B>, clean_position: i64, target: i64, le
         .buffer()
         .zero(offset as usize + 8, length as usize - 8);
     // SYNC log-clean: the first word goes last, so that a range whose first length is zero is zero as a whole; the
-    // limit that lets publishers in is released after this.
+    // limit that lets publishers in (SYNC publisher-limit) is released after this.
     slot.store_release(HeaderWord::Length, 0);
     clean_position + length
 }

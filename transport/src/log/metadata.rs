@@ -211,11 +211,13 @@ impl<B: Words> Metadata<B> {
     /// Whether somebody consumes the stream.
     #[inline]
     pub fn is_connected(&self) -> bool {
+        // SYNC connected: acquire; an independent fact, ordered so that it is not read ahead of the limit.
         self.buffer().load_acquire_i32(offset::IS_CONNECTED) == 1
     }
 
     /// Says whether somebody consumes the stream; driver only.
     pub fn set_connected(&self, connected: bool) {
+        // SYNC connected: release; the limit that goes with it was stored before.
         self.buffer()
             .store_release_i32(offset::IS_CONNECTED, i32::from(connected));
     }
@@ -235,12 +237,14 @@ impl<B: Words> Metadata<B> {
     /// Whether the publication was revoked: cut off with unread data.
     #[inline]
     pub fn is_revoked(&self) -> bool {
+        // SYNC revoked: acquire.
         self.buffer().load_acquire_i32(offset::IS_PUBLICATION_REVOKED) & 0xff != 0
     }
 
     /// Marks the publication revoked; driver only.
     pub fn set_revoked(&self) {
         // The driver is the only writer of the byte and of its three neighbours.
+        // SYNC revoked: release; the end of the stream was stored before.
         let word = self.buffer().load_relaxed_i32(offset::IS_PUBLICATION_REVOKED);
         self.buffer()
             .store_release_i32(offset::IS_PUBLICATION_REVOKED, (word & !0xff) | 1);
