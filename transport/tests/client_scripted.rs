@@ -1188,3 +1188,25 @@ fn truncated_files_close_what_lived_in_them_and_nothing_else() {
     assert_eq!(intact.offer(b"x"), Offer::NotConnected);
     assert!(!client.is_closed());
 }
+
+#[test]
+fn a_handler_may_hold_the_last_of_the_client() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, journal) = connect(&driver);
+    let inner = client.clone();
+    let handlers = ImageHandlers {
+        on_available: Some(Box::new(move |_| assert!(!inner.is_closed()))),
+        on_unavailable: None,
+    };
+    let mut pending = client.async_add_subscription(IPC, 10, handlers).unwrap();
+    let id = driver.expect(&say_subscription());
+    driver.answer_subscription(id);
+    let subscription = pending.poll().unwrap().unwrap();
+    drop(pending);
+    drop(client);
+    drop(subscription);
+    driver.expect(&Said::RemoveSubscription(id.get()));
+    driver.expect(&Said::Close);
+    assert_eq!(journal.events().last(), Some(&ClientEvent::Closed));
+}

@@ -445,6 +445,7 @@ impl Client {
     pub(super) fn release(&self, key: ResourceKey, revoke: bool) {
         self.0.inner.releases.push(Release::Resource { key, revoke });
         self.0.inner.try_cycle();
+        self.0.inner.dispatch();
     }
 
     /// Gives a mapped log back, to be unmapped later.
@@ -747,6 +748,7 @@ impl Inner {
             Notice::ImageUnavailable(shared, info) => {
                 with_handler(&shared, |handlers| &mut handlers.on_unavailable, &info);
             }
+            Notice::Forget(_) => {}
         }
     }
 }

@@ -60,6 +60,9 @@ pub(super) enum Notice {
     Error(ClientError),
     ImageAvailable(Arc<SubscriptionShared>, ImageInfo),
     ImageUnavailable(Arc<SubscriptionShared>, ImageInfo),
+    /// Nothing to tell: the target is dropped where no lock is held, because the application's handlers go with it,
+    /// and with them whatever they hold, the client itself perhaps.
+    Forget(#[expect(dead_code, reason = "held to be dropped")] Target),
 }
 
 enum State {
@@ -263,7 +266,7 @@ impl Conductor {
 
     fn release(&mut self, key: ResourceKey, revoke: bool) {
         if let Some((target, removal)) = self.registry.release(key) {
-            self.close_target(&target);
+            self.close_target(target);
             if let Some(removal) = removal {
                 self.send_removal(removal, revoke);
             }
@@ -300,8 +303,8 @@ impl Conductor {
         self.unsent_removals.extend(left);
     }
 
-    fn close_target(&mut self, target: &Target) {
-        match target {
+    fn close_target(&mut self, target: Target) {
+        match &target {
             Target::Publication(shared) => shared.slot.close(),
             Target::Counter(shared) => shared.slot.close(),
             Target::Subscription(shared) => {
@@ -311,6 +314,7 @@ impl Conductor {
                 }
             }
         }
+        self.notices.push(Notice::Forget(target));
     }
 
     // ---- sending adds
@@ -532,7 +536,7 @@ impl Conductor {
         };
         let (channel, stream_id) = entry.request.describe();
         if let Some((target, error)) = self.registry.take_failed(key) {
-            self.close_target(&target);
+            self.close_target(target);
             self.report(ClientError::ReattachFailed {
                 channel,
                 stream_id,
@@ -934,7 +938,7 @@ impl Conductor {
 
     fn close_all(&mut self) {
         for target in self.registry.clear() {
-            self.close_target(&target);
+            self.close_target(target);
         }
         self.state = State::Closed;
     }

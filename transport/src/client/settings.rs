@@ -12,10 +12,12 @@ use crate::directory::default_directory;
 /// Most characters of a client name; longer ones are cut in the label of the heartbeat counter.
 pub const CLIENT_NAME_LENGTH_MAX: usize = 100;
 
-/// Called with every error that no call can return. Runs on the client's conductor, never under its lock.
+/// Called with every error that no call can return. Runs on the client's conductor or in a call into the client,
+/// never under its lock. A handler that holds the client keeps it open for ever.
 pub type ErrorHandler = Arc<dyn Fn(&ClientError) + Send + Sync>;
 
-/// Called with every event of the client's life. Runs on the client's conductor, never under its lock.
+/// Called with every event of the client's life. Runs on the client's conductor or in a call into the client, never
+/// under its lock. A handler that holds the client keeps it open for ever.
 pub type EventHandler = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
 
 /// Settings of one client. [`ClientSettings::default`] reads the environment once.

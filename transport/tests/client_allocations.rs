@@ -1,0 +1,114 @@
+//! The data path allocates nothing: every allocation of this process is counted.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod scripted;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use fulmar::{Action, ImageHandlers, Offer};
+use scripted::{FakeDriver, ManualClock, connect};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Gone only while the thread ends, when nothing is measured any more.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: everything is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    // SAFETY: as the trait demands of the caller.
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    // SAFETY: as the trait demands of the caller.
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `System`, through the methods above and below.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    // SAFETY: as the trait demands of the caller.
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, length: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`; the pointer came from `System`.
+        unsafe { System.realloc(pointer, layout, length) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+#[test]
+fn publishing_and_polling_allocate_nothing_in_steady_state() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, _) = connect(&driver);
+    let mut pending = client.async_add_publication("aeron:ipc", 10).unwrap();
+    let (header, _) = driver.next().unwrap();
+    let shared = driver.answer_publication(header.correlation_id, 1, 10, 1 << 40);
+    let publication = pending.poll().unwrap().unwrap();
+    let mut pending = client.async_add_exclusive_publication("aeron:ipc", 10).unwrap();
+    let (header, _) = driver.next().unwrap();
+    let own = driver.answer_publication(header.correlation_id, 2, 10, 1 << 40);
+    let mut exclusive = pending.poll().unwrap().unwrap();
+    let mut pending = client
+        .async_add_subscription("aeron:ipc", 10, ImageHandlers::default())
+        .unwrap();
+    let (header, _) = driver.next().unwrap();
+    driver.answer_subscription(header.correlation_id);
+    let mut subscription = pending.poll().unwrap().unwrap();
+    driver.announce_image(&shared, header.correlation_id, 0);
+    driver.announce_image(&own, header.correlation_id, 0);
+    client.invoke();
+    assert_eq!(subscription.image_count(), 2);
+
+    let message = vec![7u8; 3000];
+    let mut bytes = 0;
+    let mut round = |count: usize| {
+        for _ in 0..count {
+            for length in [0, 32, 3000] {
+                assert!(matches!(
+                    publication.offer(&message[..length]),
+                    Offer::Position(_)
+                ));
+                assert!(matches!(exclusive.offer(&message[..length]), Offer::Position(_)));
+            }
+            assert!(
+                publication
+                    .offer_parts(&[&message[..10], &message[..20]])
+                    .is_accepted()
+            );
+            let mut claim = publication.try_claim(100).unwrap();
+            claim.copy_from_slice(&message[..100]);
+            claim.commit().unwrap();
+            exclusive.try_claim(100).unwrap().abort();
+            subscription.poll(|payload, _| bytes += payload.len(), 7);
+            subscription.controlled_poll(
+                |payload, _| {
+                    bytes += payload.len();
+                    Action::Commit
+                },
+                100,
+            );
+        }
+    };
+    // The first round makes what is kept: staging, assembly buffers, the lists.
+    round(1);
+    let before = allocations();
+    round(8);
+    assert_eq!(allocations() - before, 0);
+    assert_eq!(bytes, 9 * (2 * 3032 + 30 + 100));
+}
