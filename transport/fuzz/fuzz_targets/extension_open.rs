@@ -47,8 +47,6 @@ fuzz_target!(|data: &[u8]| {
     }
     assert!(extension.clients().count() <= 1 << 16);
     assert!(extension.owners().count() <= 1 << 16);
-    extension.retire_slots_of(client_id);
-    extension.free_retired(|process| process.pid & 1 == 0);
     extension.free_slots_of(client_id);
     let _ = extension.driver();
     drop((client, owner));

@@ -12,10 +12,10 @@
 //!   48 i64 driver namespace
 //! ```
 //!
-//! The first word of a slot says what it is: 0 free, -1 being filled in, -2 retired, otherwise taken. It is stored
-//! last, so that the rest is complete once it is seen. A slot is retired, not freed, when its client was given up on
-//! but its process may still run: a process that was only stopped would go on storing into its slots when it is
-//! resumed, and must not hit the next owner's. Retired slots come free when the process is known to be dead.
+//! The first word of a slot says what it is: 0 free, -1 being filled in, otherwise taken. It is stored last, so that
+//! the rest is complete once it is seen. The driver frees the slots of a client only when its process is known to be
+//! dead, not when it gives the client up: a process that was only stopped goes on storing into its slots when it is
+//! resumed, and must not hit the next owner's.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -68,7 +68,6 @@ const OWNER_LENGTH: usize = 72;
 
 const FREE: i64 = 0;
 const RESERVED: i64 = -1;
-const RETIRED: i64 = -2;
 
 const WINDOW_NONE: i64 = 0;
 const WINDOW_RESERVING: i64 = 1;
@@ -314,8 +313,7 @@ impl Extension {
         })
     }
 
-    /// The handles of concurrent publications; retired ones are left out, as what they say can no longer be repaired
-    /// at once: their process may still be writing.
+    /// The handles of concurrent publications.
     pub fn owners(&self) -> impl Iterator<Item = OwnerRecord> + '_ {
         self.slots(self.owner_table()).filter_map(|slot| {
             // SYNC extension-slot: the slot is complete.
@@ -330,42 +328,9 @@ impl Extension {
     }
 
     /// Frees the slots of a client whose process is dead, or that has closed. For the driver, once it has repaired
-    /// the logs.
+    /// the logs. Never for a client whose process may still run.
     pub fn free_slots_of(&self, client_id: ClientId) {
         self.for_slots_of(client_id, clear);
-    }
-
-    /// Takes the slots of a client out of use whose process may still run. For the driver, when it times out a
-    /// client without knowing that it is dead.
-    pub fn retire_slots_of(&self, client_id: ClientId) {
-        // The process stays in the client slot, the client id in the owner slots: `free_retired` needs both.
-        self.for_slots_of(client_id, |slot, word| {
-            let _ = slot.compare_exchange_i64(0, word, RETIRED);
-        });
-    }
-
-    /// Frees retired slots of processes that are dead by now. Owner slots follow the client slots; when no retired
-    /// client is left, no owner slot stays retired.
-    pub fn free_retired(&self, is_dead: impl Fn(ProcessId) -> bool) {
-        let mut left = false;
-        for slot in self.slots(self.client_table()) {
-            if slot.load_acquire_i64(CLIENT_ID) != RETIRED {
-                continue;
-            }
-            if is_dead(process_of(&slot)) {
-                clear(&slot, RETIRED);
-            } else {
-                left = true;
-            }
-        }
-        if left {
-            return;
-        }
-        for slot in self.slots(self.owner_table()) {
-            if slot.load_acquire_i64(OWNER_TAG) == RETIRED {
-                clear(&slot, RETIRED);
-            }
-        }
     }
 
     fn client_table(&self) -> (usize, usize) {
@@ -415,7 +380,7 @@ impl Extension {
 pub const fn owner_tag(client_id: ClientId, handle: u32) -> i64 {
     let tag = (client_id.0 << 24) ^ handle as i64;
     match tag {
-        FREE | RESERVED | RETIRED => i64::MIN,
+        FREE | RESERVED => i64::MIN,
         tag => tag,
     }
 }
@@ -506,10 +471,10 @@ impl Drop for OwnerSlot {
 }
 
 fn is_taken(word: i64) -> bool {
-    !matches!(word, FREE | RESERVED | RETIRED)
+    !matches!(word, FREE | RESERVED)
 }
 
-/// Frees a slot if its first word is still `word`; it may have been freed or retired by the driver.
+/// Frees a slot if its first word is still `word`; it may have been freed by the driver.
 fn clear(slot: &View, word: i64) {
     if slot.compare_exchange_i64(0, word, RESERVED).is_ok() {
         slot.zero(8, SLOT_LENGTH - 8);
@@ -664,7 +629,7 @@ mod tests {
         assert!(extension.claim_client_slot(ClientId(9999), process(1)).is_none());
         drop(clients);
         assert!(extension.claim_client_slot(ClientId(9999), process(1)).is_some());
-        for reserved in [0, -1, -2] {
+        for reserved in [0, -1] {
             assert!(
                 extension
                     .claim_owner_slot(ClientId(1), reserved, RegistrationId(1))
@@ -691,33 +656,6 @@ mod tests {
     }
 
     #[test]
-    fn retired_slots_come_free_only_when_the_process_is_dead() {
-        let (_region, extension) = extension();
-        let _stopped = extension.claim_client_slot(ClientId(10), process(2)).unwrap();
-        let owner = extension
-            .claim_owner_slot(ClientId(10), 100, RegistrationId(1))
-            .unwrap();
-        extension.retire_slots_of(ClientId(10));
-        assert_eq!(extension.clients().count() + extension.owners().count(), 0);
-        let next = extension
-            .claim_owner_slot(ClientId(11), 110, RegistrationId(2))
-            .unwrap();
-        // The resumed client stores into its old slot: the new owner's is another one.
-        owner.enter();
-        assert_eq!(next.window(), Window::None);
-        extension.free_retired(|_| false);
-        let free = |extension: &Extension| {
-            extension
-                .slots(extension.owner_table())
-                .filter(|slot| slot.load_acquire_i64(0) == FREE)
-                .count()
-        };
-        assert_eq!(free(&extension), OWNER_SLOTS - 2);
-        extension.free_retired(|found| found == process(2));
-        assert_eq!(free(&extension), OWNER_SLOTS - 1);
-    }
-
-    #[test]
     fn owner_tags_avoid_the_reserved_values() {
         assert_eq!(owner_tag(ClientId(1), 2), (1 << 24) ^ 2);
         assert_eq!(owner_tag(ClientId(0), 0), i64::MIN);
@@ -736,14 +674,12 @@ mod tests {
             if let Ok(extension) = Extension::open(&region, START) {
                 let clients: Vec<_> = extension.clients().collect();
                 let owners: Vec<_> = extension.owners().collect();
-                for record in &clients {
-                    extension.retire_slots_of(record.client_id);
-                }
-                for record in &owners {
-                    extension.free_slots_of(record.client_id);
-                }
-                extension.free_retired(|_| true);
                 prop_assert!(clients.len() <= CLIENT_SLOTS && owners.len() <= OWNER_SLOTS);
+                for id in clients.iter().map(|record| record.client_id)
+                    .chain(owners.iter().map(|record| record.client_id)) {
+                    extension.free_slots_of(id);
+                }
+                prop_assert_eq!(extension.clients().count() + extension.owners().count(), 0);
             }
         });
     }
