@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use fulmar_media_driver::DriverSettings;
 use fulmar_media_driver::driver::{EndReason, LaunchError, MediaDriver};
 
 use super::config;
@@ -16,9 +17,30 @@ use crate::signals::stop_requested;
 /// How often the wait for the driver's own end looks at signals.
 const SIGNAL_CHECK: Duration = Duration::from_millis(200);
 
+/// Starts anew after its files were destroyed at most this often; whoever destroys them faster than that has won.
+const RESTARTS_MAX: usize = 16;
+
 pub(crate) fn run(args: &DriverArgs) -> Result<(), Failure> {
-    let settings = settings::collect(&args.settings)?;
+    let mut settings = settings::collect(&args.settings)?;
     settings::warn(&settings);
+    for _ in 0..=RESTARTS_MAX {
+        match serve(&settings)? {
+            None | Some(EndReason::TerminationRequested) => return Ok(()),
+            Some(EndReason::FilesDestroyed) => {
+                eprintln!("fulmar: another process destroyed the files of the driver; it starts anew");
+                // What is left in the directory is this driver's own.
+                settings.edit(|values| values.dir_delete_on_start = true);
+            }
+        }
+    }
+    Err(Failure::with_advice(
+        "another process keeps destroying the files of the driver".to_owned(),
+        "find out who truncates files in its directory, or use another one (--dir)",
+    ))
+}
+
+/// Runs one driver until a signal (`None`) or its own end.
+fn serve(settings: &DriverSettings) -> Result<Option<EndReason>, Failure> {
     let context = settings.conclude().map_err(|error| settings::refuse(&error))?;
     if context.print_configuration {
         eprint!("{}", config::table(&settings.explain()));
@@ -27,22 +49,13 @@ pub(crate) fn run(args: &DriverArgs) -> Result<(), Failure> {
     let ready = format!("driver ready dir={} pid={}\n", driver.dir(), std::process::id());
     tell(&ready)?;
     while !stop_requested() {
-        match driver.wait(SIGNAL_CHECK) {
-            None => {}
-            Some(EndReason::TerminationRequested) => return Ok(()),
-            Some(EndReason::FilesDestroyed) => {
-                return Err(Failure::with_advice(
-                    format!(
-                        "another process destroyed the files of the driver in {}",
-                        driver.dir()
-                    ),
-                    "start the driver again",
-                ));
-            }
+        if let Some(reason) = driver.wait(SIGNAL_CHECK) {
+            return Ok(Some(reason));
         }
     }
     // Scripts wait for this line; the stop itself is the drop of the driver.
-    tell("Shutting down driver...\n")
+    tell("Shutting down driver...\n")?;
+    Ok(None)
 }
 
 /// Prints for whoever started the driver. They may not care for its output; it serves all the same.

@@ -1,0 +1,154 @@
+//! A driver with nothing to do sleeps: measured as processor time of the real process.
+//!
+//! `FULMAR_IDLE_SECONDS` sets the length of each measurement (default 5).
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "the test waits on real processes, and its helpers fail by panicking"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fulmar::{Client, ClientSettings};
+
+struct Driver {
+    child: Child,
+    dir: String,
+    _parent: tempfile::TempDir,
+}
+
+impl Driver {
+    fn start() -> Driver {
+        let parent = tempfile::tempdir_in("/dev/shm").unwrap();
+        let dir = parent.path().join("driver").to_str().unwrap().to_owned();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fulmar"))
+            .args(["driver", "--dir", &dir])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(line.starts_with("driver ready"), "{line}");
+        Driver {
+            child,
+            dir,
+            _parent: parent,
+        }
+    }
+
+    /// User and system time of all threads so far.
+    fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).unwrap();
+        let main: u64 = stat.split_whitespace().next().unwrap().parse().unwrap();
+        let mut total = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+            total += stat.split_whitespace().next().unwrap().parse::<u64>().unwrap();
+        }
+        assert!(total >= main);
+        Duration::from_nanos(total)
+    }
+
+    /// Share of one core over the measurement, in percent.
+    fn load(&self) -> f64 {
+        let seconds = std::env::var("FULMAR_IDLE_SECONDS")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(5);
+        // Whatever was going on has settled after this.
+        std::thread::sleep(Duration::from_millis(500));
+        let (begun, before) = (Instant::now(), self.processor_time());
+        std::thread::sleep(Duration::from_secs(seconds));
+        (self.processor_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_idle_driver_uses_at_most_one_percent_of_a_core() {
+    let driver = Driver::start();
+    let alone = driver.load();
+    let clients: Vec<Client> = (0..4)
+        .map(|_| {
+            Client::connect(ClientSettings {
+                dir: driver.dir.clone(),
+                ..ClientSettings::default()
+            })
+            .unwrap()
+        })
+        .collect();
+    let mut held = Vec::new();
+    for stream in 0..20 {
+        let client = &clients[stream as usize % clients.len()];
+        let subscription = client
+            .add_subscription("aeron:ipc?term-length=64k", stream)
+            .unwrap();
+        let publication = client
+            .add_publication("aeron:ipc?term-length=64k", stream)
+            .unwrap();
+        held.push((subscription, publication));
+    }
+    let attached = driver.load();
+    println!(
+        "processor share of the idle driver: alone {alone:.3} %, 20 streams and 4 clients {attached:.3} %"
+    );
+    assert!(alone <= 1.0, "alone: {alone} % of a core");
+    assert!(
+        attached <= 1.0,
+        "with 20 idle streams and 4 clients: {attached} % of a core"
+    );
+    assert_eq!(held.len(), 20);
+}
+
+#[test]
+fn the_first_message_after_silence_arrives_within_a_millisecond() {
+    let driver = Driver::start();
+    let client = Client::connect(ClientSettings {
+        dir: driver.dir.clone(),
+        ..ClientSettings::default()
+    })
+    .unwrap();
+    let mut subscription = client.add_subscription("aeron:ipc?term-length=64k", 5).unwrap();
+    let publication = client.add_publication("aeron:ipc?term-length=64k", 5).unwrap();
+    let receiver = std::thread::spawn(move || {
+        let mut arrivals = Vec::new();
+        while arrivals.len() < 5 {
+            let received = subscription.poll(|_, _| arrivals.push(Instant::now()), 10);
+            if received == 0 {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+        arrivals
+    });
+    let mut sent = Vec::new();
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_secs(1));
+        sent.push(Instant::now());
+        while publication.offer(b"after silence").position().is_none() {
+            std::thread::yield_now();
+        }
+    }
+    let arrivals = receiver.join().unwrap();
+    let mut latencies: Vec<Duration> = sent
+        .iter()
+        .zip(&arrivals)
+        .map(|(sent, arrived)| *arrived - *sent)
+        .collect();
+    latencies.sort();
+    println!("first message after silence: {latencies:?}");
+    // The machine may take the processor away from either side; the median says what the transport does.
+    assert!(
+        latencies[latencies.len() / 2] < Duration::from_millis(1),
+        "{latencies:?}"
+    );
+}
