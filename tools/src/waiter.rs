@@ -9,39 +9,40 @@ use std::time::Duration;
 use fulmar::agent::IdleStrategy;
 use fulmar::agent::idle::sleep;
 use fulmar::sync::spin_loop;
-use fulmar::time::{NanoTime, SystemClock};
+use fulmar::time::{NanoTime, SystemClock, duration_nanos};
 
-/// Time after the last message during which the waiter does not leave the processor.
-const SPIN_FOR: i64 = 20_000;
 const FIRST_SLEEP: Duration = Duration::from_micros(50);
 /// The kernel adds up to 50 us to a sleep.
 const LONGEST_SLEEP: Duration = Duration::from_micros(450);
 
 /// Waits between looks.
 pub(crate) struct Waiter {
-    hot_for: i64,
+    spin_for: i64,
+    yield_for: i64,
     last_work: NanoTime,
     next_sleep: Duration,
 }
 
 impl Waiter {
-    /// Sleeps once nothing has happened for `hot_for`; until then it only yields.
-    pub(crate) fn new(hot_for: Duration) -> Waiter {
+    /// After work the waiter keeps the processor for `spin_for`, offers it to others until `yield_for` has passed, and
+    /// then sleeps between looks.
+    pub(crate) fn new(spin_for: Duration, yield_for: Duration) -> Waiter {
         Waiter {
-            hot_for: fulmar::time::duration_nanos(hot_for),
+            spin_for: duration_nanos(spin_for),
+            yield_for: duration_nanos(yield_for),
             last_work: SystemClock.nanos(),
             next_sleep: FIRST_SLEEP,
         }
     }
 
-    /// For a subscriber of a stream of any kind.
+    /// For streams: another thread, often the driver's, may need the processor to bring the next message.
     pub(crate) fn for_stream() -> Waiter {
-        Waiter::new(Duration::from_millis(1))
+        Waiter::new(Duration::from_micros(20), Duration::from_millis(1))
     }
 
-    /// For an echo: stays awake between messages at a few hundred per second.
+    /// For both ends of an echo, where every microsecond counts, while messages come at a few hundred per second.
     pub(crate) fn for_echo() -> Waiter {
-        Waiter::new(Duration::from_millis(5))
+        Waiter::new(Duration::from_millis(2), Duration::from_millis(5))
     }
 
     /// Something happened.
@@ -55,9 +56,9 @@ impl Waiter {
     #[inline]
     pub(crate) fn wait(&mut self, now: NanoTime) {
         let quiet = now.since(self.last_work);
-        if quiet < SPIN_FOR.min(self.hot_for) {
+        if quiet < self.spin_for {
             spin_loop();
-        } else if quiet < self.hot_for {
+        } else if quiet < self.yield_for {
             std::thread::yield_now();
         } else {
             sleep(self.next_sleep);
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn silence_is_slept_through_and_work_wakes_fully() {
-        let mut waiter = Waiter::new(Duration::from_micros(100));
+        let mut waiter = Waiter::new(Duration::ZERO, Duration::from_micros(100));
         let start = waiter.last_work;
         let quiet = start.plus_nanos(1_000_000);
         for _ in 0..10 {

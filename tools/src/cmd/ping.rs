@@ -141,7 +141,7 @@ impl Pinger {
         let mut now = SystemClock.nanos();
         let schedule = args.rate.map(|rate| Schedule::new(now, rate));
         let mut progress = Progress::start("measured", now);
-        let mut waiter = Waiter::new(args.timeout);
+        let mut waiter = Waiter::for_echo();
         let mut last_answer = now;
         // Without a schedule: when the message that is out was first tried, and how many have been tried.
         let mut intended = now;
@@ -162,6 +162,7 @@ impl Pinger {
                 if self.publication.offer(&message).is_accepted() {
                     self.sent += 1;
                     measured_to = now;
+                    waiter.worked(now);
                 }
             }
             let answers = self.poll(schedule, args.warmup, intended, latencies);
