@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use fulmar::client::{Client, ClientError, ClientEvent, ClientSettings, DriverLossReason};
+use fulmar::client::{Client, ClientError, ClientEvent, ClientSettings, DriverLossReason, DriverState};
 use fulmar::sync::Arc;
 use fulmar::time::SystemClock;
 use fulmar_media_driver::driver::MediaDriver;
@@ -51,6 +51,25 @@ impl Attachment {
             client,
             _embedded: embedded,
         })
+    }
+
+    /// `failure`, unless the driver is gone: then that is the cause, and what the user has to know.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        let advice = || format!("start one with `fulmar driver --dir {}`", self.client.dir());
+        match (self.client.driver_state(), failure) {
+            (DriverState::Lost, Failure::Failed { what, .. }) => Failure::with_advice(
+                format!("the media driver in {} is gone: {what}", self.client.dir()),
+                advice(),
+            ),
+            (DriverState::Closed, Failure::Failed { what, .. }) => Failure::with_advice(
+                format!(
+                    "the media driver in {} gave this client up: {what}",
+                    self.client.dir()
+                ),
+                "a client that is stopped for longer than the client liveness timeout has to start again",
+            ),
+            (_, failure) => failure,
+        }
     }
 
     /// The client.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use fulmar::client::{Client, ExclusivePublication, Offer, Publication, RegistrationError};
@@ -210,14 +211,20 @@ impl Patience {
     }
 }
 
-/// Waits until `is_connected`, for at most `timeout`; `absent` says what was not there.
+/// A wait that takes longer than this is mentioned to whoever sits at the terminal.
+const MENTION_AFTER: Duration = Duration::from_secs(2);
+
+/// Waits until `is_connected`, for at most `timeout`; `awaited` names what is waited for, `absent` says that it did not
+/// come.
 pub(crate) fn await_connection(
     timeout: Duration,
+    awaited: &str,
     mut is_connected: impl FnMut() -> bool,
     absent: impl FnOnce() -> Failure,
 ) -> Result<(), Failure> {
     let mut now = SystemClock.nanos();
     let deadline = now + timeout;
+    let mut mention_at = io::stderr().is_terminal().then(|| now + MENTION_AFTER);
     let mut waiter = Waiter::for_stream();
     while !is_connected() {
         if stop_requested() {
@@ -225,6 +232,10 @@ pub(crate) fn await_connection(
         }
         if deadline.is_due(now) {
             return Err(absent());
+        }
+        if mention_at.is_some_and(|time| time.is_due(now)) {
+            mention_at = None;
+            eprintln!("waiting for {awaited}, at most {}", format_duration(timeout));
         }
         waiter.wait(now);
         now = SystemClock.nanos();

@@ -34,10 +34,9 @@ pub(crate) fn await_taken(
     let mut waiter = Waiter::for_stream();
     while !linger.is_zero() {
         let Some(untaken) = most_untaken(client, outlet.session_id(), target.stream, position) else {
-            return Err(Failure::with_advice(
-                format!("the media driver was lost before the subscribers on {target} took everything"),
-                "publish again what matters",
-            ));
+            return Err(Failure::new(format!(
+                "it is not known whether the subscribers on {target} took everything"
+            )));
         };
         if untaken == 0 {
             break;

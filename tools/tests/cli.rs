@@ -393,6 +393,42 @@ fn a_typed_line_is_printed_before_the_next_is_typed() {
 }
 
 #[test]
+fn a_subscriber_outlives_its_driver_and_a_publisher_names_what_is_missing() {
+    let mut first = Driver::start();
+    let at = first.at();
+    let dir = first.dir().to_string();
+    let mut subscriber = Running::start(&format!("subscribe {at} -c {CHANNEL} --count 2"));
+    subscriber.await_stderr("subscribed");
+    let mut printed = subscriber.stdout();
+    let mut publisher = Running::start_with(
+        &format!("publish {at} -c {CHANNEL} --connect-timeout 100ms"),
+        Stdio::piped(),
+    );
+    let mut stdin = publisher.stdin();
+    stdin.write_all(b"before\n").expect("written");
+    let mut line = String::new();
+    printed.read_line(&mut line).expect("text");
+    assert_eq!(line, "before\n");
+    let ended = first.running.take().expect("running");
+    ended.signal(libc::SIGKILL);
+    assert_eq!(ended.finish().status.code(), None, "killed");
+    subscriber.await_stderr("start one with `fulmar driver --dir");
+    publisher.await_stderr("start one with `fulmar driver --dir");
+    stdin.write_all(b"lost\n").expect("written");
+    drop(stdin);
+    assert_failed(&publisher.finish(), &["is gone", &dir, "fulmar driver"]);
+
+    let second = Running::start(&format!("driver {at} --threading shared"));
+    subscriber.await_stderr("attached to the new media driver");
+    assert_done(&run_with_input(&format!("publish {at} -c {CHANNEL}"), b"found\n"));
+    line.clear();
+    printed.read_to_string(&mut line).expect("text");
+    assert_eq!(line, "found\n");
+    assert_done(&subscriber.finish());
+    assert_done(&second.stop());
+}
+
+#[test]
 fn publish_gives_up_when_nobody_subscribes() {
     let driver = Driver::start();
     let output = run_with_input(

@@ -45,8 +45,12 @@ pub(crate) fn run(args: &PingArgs) -> Result<(), Failure> {
         .embedded
         .then(|| start_pong(client, args))
         .transpose()?;
-    pinger.connect(args)?;
-    let outcome = pinger.run(args, &mut latencies);
+    pinger
+        .connect(args)
+        .map_err(|failure| attachment.explain(failure))?;
+    let outcome = pinger
+        .run(args, &mut latencies)
+        .map_err(|failure| attachment.explain(failure));
     if latencies.count() == 0 {
         return outcome.map(|_| ());
     }
@@ -119,6 +123,7 @@ impl Pinger {
         let (publication, subscription) = (&self.publication, &mut self.subscription);
         await_connection(
             args.connect_timeout,
+            &format!("a pong on {}", self.ping),
             || publication.is_connected() && has_image(subscription),
             || {
                 Failure::with_advice(

@@ -43,9 +43,11 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Failure> {
     let patience = Patience::new(target.clone(), args.connect_timeout);
     await_connection(
         args.connect_timeout,
+        &format!("a subscriber on {target}"),
         || outlet.is_connected(),
         || patience.no_subscriber(),
-    )?;
+    )
+    .map_err(|failure| attachment.explain(failure))?;
     let started = SystemClock.nanos();
     let mut publisher = Publisher {
         outlet,
@@ -60,9 +62,10 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Failure> {
     };
     let time = elapsed(started, SystemClock.nanos());
     let done = publisher.done;
-    outcome.map_err(|failure| after(failure, done.messages))?;
+    outcome.map_err(|failure| attachment.explain(after(failure, done.messages)))?;
     if done.messages > 0 {
-        await_taken(attachment.client(), &publisher.outlet, &target, args.linger)?;
+        await_taken(attachment.client(), &publisher.outlet, &target, args.linger)
+            .map_err(|failure| attachment.explain(failure))?;
     }
     report(args, done, time, publisher.patience.back_pressured)
 }

@@ -42,7 +42,9 @@ pub(crate) fn run(args: &SubscribeArgs) -> Result<(), Failure> {
         done: Done::default(),
         message: Vec::new(),
     };
-    subscriber.receive(&mut subscription)?;
+    subscriber
+        .receive(&mut subscription)
+        .map_err(|failure| attachment.explain(failure))?;
     subscriber.finish()
 }
 

@@ -49,6 +49,7 @@ pub(crate) fn run(args: &ThroughputArgs) -> Result<(), Failure> {
     }
     await_connection(
         args.connect_timeout,
+        &format!("{target} to connect"),
         || {
             subscription.poll(|_, _| (), 1);
             outlet.is_connected() && subscription.is_connected()
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &ThroughputArgs) -> Result<(), Failure> {
         Arc::new(|text: &str| eprintln!("fulmar: publisher: {text}")),
     )
     .map_err(|error| Failure::new(format!("cannot start a thread for the publisher: {error}")))?;
-    receive(args, &target, &mut subscription, &tally)?;
+    receive(args, &target, &mut subscription, &tally).map_err(|failure| attachment.explain(failure))?;
     let time = elapsed(started, SystemClock.nanos());
     drop(publisher);
     report(args, time, &tally)

@@ -12,7 +12,7 @@ use super::{Latencies, micros};
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 84.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 44.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 52.0;
 const STEPS_PER_HALVING: u32 = 8;
