@@ -227,7 +227,7 @@ impl ExclusivePublication {
     /// Bytes between position and limit; `None` when closed or the driver is away.
     #[must_use]
     pub fn available_window(&self) -> Option<i64> {
-        Some(self.position_limit()? - self.position()?)
+        Some(self.position_limit()?.saturating_sub(self.position()?))
     }
 
     /// Whether somebody subscribes.

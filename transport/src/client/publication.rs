@@ -194,7 +194,13 @@ impl Publication {
     /// Bytes between position and limit; `None` when closed or the driver is away.
     #[must_use]
     pub fn available_window(&self) -> Option<i64> {
-        self.with_attached(|attached| attached.attachment.limit.get_acquire() - attached.appender.position())
+        self.with_attached(|attached| {
+            attached
+                .attachment
+                .limit
+                .get_acquire()
+                .saturating_sub(attached.appender.position())
+        })
     }
 
     /// Whether somebody subscribes.
