@@ -128,7 +128,7 @@ proptest! {
                         |payload, header| {
                             sum += payload.to_vec().len() as u64;
                             sum += header.reserved_value() as u64 & 1;
-                            if sum % 5 == 0 {
+                            if sum.is_multiple_of(5) {
                                 scribble(&logs[0], sum as usize, -1);
                             }
                         },
@@ -154,7 +154,9 @@ proptest! {
                 Act::Queries => {
                     let _ = (publication.position(), publication.position_limit(), publication.is_connected());
                     let _ = (publication.channel_status(), subscription.local_addresses());
-                    let _ = subscription.images().iter().map(|image| image.is_end_of_stream()).count();
+                    for image in subscription.images() {
+                        let _ = (image.is_end_of_stream(), image.active_transport_count());
+                    }
                     if let Some(counters) = client.counters() {
                         let mut count = 0;
                         counters.for_each(|_| count += 1);

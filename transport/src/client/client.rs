@@ -1,16 +1,16 @@
 //! The client: what an application connects with, and what its handles share.
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 
 use crossbeam_queue::SegQueue;
 
 use super::attachment::PublicationShared;
+use super::client_core::{Core, Inner, start_runner};
 use super::conductor::{Conductor, Notice, Release, Target};
 use super::counter_handle::{CounterShared, UserCounter};
 use super::error::{ClientError, RegistrationError};
-use super::event::{ImageHandler, ImageHandlers, ImageInfo};
+use super::event::ImageHandlers;
 use super::exclusive_publication::ExclusivePublication;
 use super::link::{Attempt, Finder};
 use super::pending::{Pending, PendingOperation, Resource, private};
@@ -20,8 +20,8 @@ use super::settings::ClientSettings;
 use super::slot::lock;
 use super::status::{self, ChannelStatus};
 use super::subscription::{Subscription, SubscriptionShared};
+use crate::agent::Doorbell;
 use crate::agent::idle::{Adaptive, IdleStrategy, Sleeping};
-use crate::agent::{Agent, AgentError, AgentRunner, Doorbell};
 use crate::control::Command;
 use crate::control::command::{MAX_COUNTER_KEY_LENGTH, MAX_COUNTER_LABEL_LENGTH, MAX_REJECT_REASON_LENGTH};
 use crate::counters::CountersReader;
@@ -34,14 +34,10 @@ use crate::time::{Clock, NanoTime, Now, SystemClock};
 
 /// Longest channel URI, bytes (shared-memory spec 0.3).
 const CHANNEL_LENGTH_MAX: usize = 4095;
-/// Most time the conductor thread sleeps, so that the driver's death is noticed in time.
-const IDLE_SLEEP_MAX: core::time::Duration = core::time::Duration::from_millis(16);
 /// How often a driver is looked for at the start.
 const FIND_INTERVAL: core::time::Duration = core::time::Duration::from_millis(2);
 /// Most time between two looks of a waiting call.
 const WAIT_MAX: core::time::Duration = core::time::Duration::from_millis(1);
-/// Most notices told in one go, so that a flood of events can not hold a call for ever.
-const NOTICES_PER_DISPATCH: usize = 1024;
 
 /// How the driver does, as far as the client can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,25 +56,6 @@ pub enum DriverState {
 /// last clone are gone or [`Client::close`] is called.
 #[derive(Clone)]
 pub struct Client(Arc<Core>);
-
-/// Closes the client when the application has let go of everything.
-struct Core {
-    inner: Arc<Inner>,
-    runner: Mutex<Option<AgentRunner>>,
-}
-
-/// What the conductor's thread and the application's threads share.
-struct Inner {
-    settings: Arc<ClientSettings>,
-    clock: Arc<dyn Clock>,
-    conductor: Mutex<Conductor>,
-    releases: Arc<SegQueue<Release>>,
-    notices: Arc<SegQueue<Notice>>,
-    /// Held while notices are told, so that they are told in order and never within one another.
-    dispatching: Mutex<()>,
-    next_deadline: AtomicI64,
-    handle_count: AtomicU64,
-}
 
 /// Ties a handle to its resource.
 pub(super) struct Handle {
@@ -669,139 +646,6 @@ impl core::fmt::Debug for Client {
             .field("client_id", &self.client_id())
             .finish_non_exhaustive()
     }
-}
-
-impl Core {
-    fn close(&self) {
-        let now = self.inner.clock.now();
-        lock(&self.inner.conductor).close(now);
-        self.inner.dispatch();
-        let runner = lock(&self.runner).take();
-        if let Some(mut runner) = runner {
-            runner.close();
-        }
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl Inner {
-    fn cycle(&self, now: Now) -> usize {
-        let mut conductor = lock(&self.conductor);
-        let work = conductor.do_work(now);
-        self.next_deadline
-            .store(conductor.next_deadline().0, Ordering::Relaxed);
-        work
-    }
-
-    /// One cycle if nobody else is at it.
-    fn try_cycle(&self) {
-        let mut conductor = match self.conductor.try_lock() {
-            Ok(conductor) => conductor,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        conductor.do_work(self.clock.now());
-    }
-
-    /// Tells the application what there is to tell. If somebody is telling already, he goes on with it.
-    fn dispatch(&self) {
-        if self.notices.is_empty() {
-            return;
-        }
-        let _order = match self.dispatching.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        for _ in 0..NOTICES_PER_DISPATCH {
-            let Some(notice) = self.notices.pop() else { return };
-            let told = catch_unwind(AssertUnwindSafe(|| self.tell(notice)));
-            if let Err(panic) = told {
-                let text = panic_text(&*panic);
-                let _ = catch_unwind(AssertUnwindSafe(|| {
-                    self.tell(Notice::Error(ClientError::HandlerPanicked(text)));
-                }));
-            }
-        }
-    }
-
-    fn tell(&self, notice: Notice) {
-        match notice {
-            Notice::Event(event) => {
-                if let Some(handler) = &self.settings.on_event {
-                    handler(&event);
-                }
-            }
-            Notice::Error(error) => {
-                if let Some(handler) = &self.settings.on_error {
-                    handler(&error);
-                }
-            }
-            Notice::ImageAvailable(shared, info) => {
-                with_handler(&shared, |handlers| &mut handlers.on_available, &info);
-            }
-            Notice::ImageUnavailable(shared, info) => {
-                with_handler(&shared, |handlers| &mut handlers.on_unavailable, &info);
-            }
-            Notice::Forget(_) => {}
-        }
-    }
-}
-
-fn with_handler(
-    shared: &SubscriptionShared,
-    which: impl Fn(&mut ImageHandlers) -> &mut Option<ImageHandler>,
-    info: &ImageInfo,
-) {
-    if let Some(handler) = which(&mut lock(&shared.handlers)) {
-        handler(info);
-    }
-}
-
-fn panic_text(panic: &(dyn core::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".to_owned())
-}
-
-/// The conductor as an agent of its own thread.
-struct ConductorAgent {
-    inner: Arc<Inner>,
-}
-
-impl Agent for ConductorAgent {
-    fn role_name(&self) -> &str {
-        "client-conductor"
-    }
-
-    fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
-        let work = self.inner.cycle(now);
-        self.inner.dispatch();
-        Ok(work)
-    }
-
-    fn next_deadline(&self) -> NanoTime {
-        NanoTime(self.inner.next_deadline.load(Ordering::Relaxed))
-    }
-}
-
-fn start_runner(inner: &Arc<Inner>) -> Result<AgentRunner, ClientError> {
-    let cap = inner.settings.idle_sleep.min(IDLE_SLEEP_MAX);
-    let idle = Box::new(Adaptive::new(Doorbell::heap(), cap));
-    let agent = ConductorAgent { inner: inner.clone() };
-    let notices = inner.notices.clone();
-    let on_error = Arc::new(move |text: &str| {
-        notices.push(Notice::Error(ClientError::HandlerPanicked(text.to_owned())));
-    });
-    AgentRunner::start(agent, idle, inner.clock.clone(), "fulmar-client", on_error)
-        .map_err(|error| ClientError::Thread(error.to_string()))
 }
 
 fn check(settings: ClientSettings) -> Result<ClientSettings, ClientError> {

@@ -228,6 +228,11 @@ impl Link {
         self.extension.as_ref()
     }
 
+    /// The bell that wakes the driver, if it has one.
+    pub(super) fn doorbell(&self) -> Option<Doorbell> {
+        self.doorbell.clone()
+    }
+
     /// Whether the CnC file was truncated under us.
     pub(super) fn is_damaged(&self) -> bool {
         self.cnc.region().is_damaged()

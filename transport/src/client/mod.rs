@@ -22,6 +22,7 @@ mod attachment;
 mod claim;
 #[expect(clippy::module_inception, reason = "the module's main type is the client")]
 mod client;
+mod client_core;
 mod conductor;
 mod counter_handle;
 mod error;
