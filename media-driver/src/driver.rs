@@ -345,8 +345,20 @@ fn private_context(mut settings: DriverSettings) -> Result<DriverContext, Launch
 /// The clean end (spec 1.8): clients see the mark at their next look.
 fn finish(cnc: &CncFile, directory: &dyn Directory, remove: bool) {
     cnc.set_driver_heartbeat(EpochMs(-1));
-    if remove && let Err(error) = directory.delete() {
-        eprintln!("fulmar driver: {} can not be removed: {error}", directory.path());
+    if !remove {
+        return;
+    }
+    // Another driver may have been made to take the directory over; what is there then is not ours to remove.
+    let is_ours = directory
+        .map_cnc()
+        .ok()
+        .and_then(|region| CncFile::open(&region).ok())
+        .is_some_and(|found| found.start_timestamp() == cnc.start_timestamp() && found.pid() == cnc.pid());
+    let path = directory.path();
+    if !is_ours {
+        eprintln!("fulmar driver: {path} holds the files of somebody else by now and is left as it is");
+    } else if let Err(error) = directory.delete() {
+        eprintln!("fulmar driver: {path} can not be removed: {error}");
     }
 }
 
