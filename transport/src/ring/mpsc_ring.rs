@@ -109,14 +109,19 @@ impl<B: AtomicBuffer> ManyToOneRing<B> {
     /// If `type_id` is not positive: that is no message.
     pub fn write(&self, type_id: i32, payload: &[u8]) -> Result<(), RingError> {
         let claim = self.claim(type_id, payload.len())?;
-        if let Some(client_id) = payload.first_chunk::<8>() {
-            self.buffer
-                .store_relaxed_i64(claim.index + HEADER_LENGTH, i64::from_le_bytes(*client_id));
+        let first_word = claim.index + HEADER_LENGTH;
+        let client_id = payload.first_chunk().map(|bytes| i64::from_le_bytes(*bytes));
+        if let Some(client_id) = client_id {
+            self.buffer.store_relaxed_i64(first_word, client_id);
         }
         if !claim.is_held() {
+            if let Some(client_id) = client_id {
+                // Space given back is zero, so that nobody takes the id for a record.
+                let _ = self.buffer.compare_exchange_i64(first_word, client_id, 0);
+            }
             return Err(RingError::Revoked);
         }
-        self.buffer.copy_in(claim.index + HEADER_LENGTH, payload);
+        self.buffer.copy_in(first_word, payload);
         claim.commit()
     }
 

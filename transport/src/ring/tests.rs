@@ -235,6 +235,141 @@ fn every_length_at_the_head_is_survived_and_the_ring_goes_on() {
 }
 
 #[test]
+fn a_message_longer_than_any_producer_writes_is_corrupt_although_there_is_room() {
+    for (length, is_corrupt) in [(136, false), (137, true), (200, true), (1000, true)] {
+        let (ring, view) = ring_of(CAPACITY);
+        let mut scratch = Vec::new();
+        for _ in 0..7 {
+            ring.write(1, &[1; 128]).unwrap();
+        }
+        view.store_release_i32(0, length);
+        let read = ring.read(1, |_, _| ReadAction::Continue, &mut scratch);
+        assert_eq!(read.is_err(), is_corrupt, "length {length}");
+        assert!(scratch.len() <= 128, "length {length}");
+        let (mut tx, mut rx, view) = broadcast();
+        for _ in 0..7 {
+            tx.transmit(1, &[1; 128]).unwrap();
+        }
+        view.store_release_i32(0, length);
+        let received = rx.receive(&mut scratch);
+        assert_eq!(received == Err(Lapped::Corrupt), is_corrupt, "length {length}");
+        assert!(scratch.len() <= 128, "length {length}");
+    }
+}
+
+#[test]
+fn an_event_that_would_reach_over_the_end_of_the_buffer_is_corrupt() {
+    let (mut tx, mut rx, view) = broadcast();
+    let mut scratch = Vec::new();
+    for _ in 0..7 {
+        tx.transmit(1, &[1; 128]).unwrap();
+        assert_eq!(rx.receive(&mut scratch), Ok(Some(1)));
+    }
+    tx.transmit(1, &[1; 64]).unwrap();
+    tx.transmit(1, &[1; 128]).unwrap();
+    view.store_release_i32(7 * 136, 80);
+    assert_eq!(rx.receive(&mut scratch), Err(Lapped::Corrupt));
+}
+
+/// A view on which somebody else gets his turn right after the first store or exchange of one word.
+struct Interrupted<'a> {
+    view: View,
+    word: usize,
+    turn: core::cell::RefCell<Option<Box<dyn FnOnce() + 'a>>>,
+}
+
+impl Interrupted<'_> {
+    fn stored(&self, offset: usize) {
+        if offset == self.word {
+            let turn = self.turn.borrow_mut().take();
+            if let Some(turn) = turn {
+                turn();
+            }
+        }
+    }
+}
+
+impl AtomicBuffer for Interrupted<'_> {
+    fn capacity(&self) -> usize {
+        self.view.capacity()
+    }
+    fn load_relaxed_i32(&self, offset: usize) -> i32 {
+        self.view.load_relaxed_i32(offset)
+    }
+    fn load_acquire_i32(&self, offset: usize) -> i32 {
+        self.view.load_acquire_i32(offset)
+    }
+    fn store_relaxed_i32(&self, offset: usize, value: i32) {
+        self.view.store_relaxed_i32(offset, value);
+    }
+    fn store_release_i32(&self, offset: usize, value: i32) {
+        self.view.store_release_i32(offset, value);
+    }
+    fn compare_exchange_i32(&self, offset: usize, current: i32, new: i32) -> Result<i32, i32> {
+        self.view.compare_exchange_i32(offset, current, new)
+    }
+    fn fetch_add_i32(&self, offset: usize, delta: i32) -> i32 {
+        self.view.fetch_add_i32(offset, delta)
+    }
+    fn load_relaxed_i64(&self, offset: usize) -> i64 {
+        self.view.load_relaxed_i64(offset)
+    }
+    fn load_acquire_i64(&self, offset: usize) -> i64 {
+        self.view.load_acquire_i64(offset)
+    }
+    fn store_relaxed_i64(&self, offset: usize, value: i64) {
+        self.view.store_relaxed_i64(offset, value);
+        self.stored(offset);
+    }
+    fn store_release_i64(&self, offset: usize, value: i64) {
+        self.view.store_release_i64(offset, value);
+        self.stored(offset);
+    }
+    fn compare_exchange_i64(&self, offset: usize, current: i64, new: i64) -> Result<i64, i64> {
+        let result = self.view.compare_exchange_i64(offset, current, new);
+        self.stored(offset);
+        result
+    }
+    fn fetch_add_i64(&self, offset: usize, delta: i64) -> i64 {
+        self.view.fetch_add_i64(offset, delta)
+    }
+    fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        self.view.copy_in(offset, bytes);
+    }
+    fn copy_out(&self, offset: usize, bytes: &mut [u8]) {
+        self.view.copy_out(offset, bytes);
+    }
+    fn zero(&self, offset: usize, length: usize) {
+        self.view.zero(offset, length);
+    }
+}
+
+#[test]
+fn a_producer_that_was_stopped_anywhere_leaves_no_trace_in_space_given_back() {
+    // Behind the move of the tail, behind the claim, behind the client id.
+    for word in [CAPACITY + TAIL_OFFSET, 0, 8] {
+        let (ring, view) = ring_of(CAPACITY);
+        let driver = || {
+            ring.write(2, b"behind").unwrap();
+            assert_eq!(drain(&ring), [(2, b"behind".to_vec())]);
+        };
+        let stopped = ManyToOneRing::new(Interrupted {
+            view: view.clone(),
+            word,
+            turn: core::cell::RefCell::new(Some(Box::new(driver))),
+        })
+        .unwrap();
+        assert_eq!(stopped.write(1, &[1; 100]), Err(RingError::Revoked));
+        assert!(
+            bytes(&view, 0, CAPACITY).iter().all(|&byte| byte == 0),
+            "stopped behind {word}"
+        );
+        assert_eq!(stopped.write(3, b"again"), Ok(()));
+        assert_eq!(drain(&ring), [(3, b"again".to_vec())]);
+    }
+}
+
+#[test]
 fn a_corrupt_record_is_reported_with_what_was_skipped() {
     let (ring, view) = ring_of(CAPACITY);
     let mut scratch = Vec::new();
@@ -271,6 +406,7 @@ fn impossible_positions_are_reset() {
     for (head, tail) in [
         (0, -8),
         (0, 1 << 40),
+        (0, CAPACITY as i64),
         (16, 8),
         (4, 64),
         (0, 12),
@@ -286,6 +422,21 @@ fn impossible_positions_are_reset() {
         let _ = drain(&ring);
         ring.write(3, b"ok").unwrap();
         assert_eq!(drain(&ring), [(3, b"ok".to_vec())], "head {head} tail {tail}");
+    }
+}
+
+#[test]
+fn a_tail_moved_so_far_that_nobody_can_write_is_given_back() {
+    for start in [0i64, 512] {
+        let (ring, view) = ring_of(CAPACITY);
+        for offset in [HEAD_OFFSET, 256] {
+            view.store_release_i64(CAPACITY + offset, start);
+        }
+        view.store_release_i64(CAPACITY + TAIL_OFFSET, start + CAPACITY as i64);
+        assert_eq!(ring.write(1, b"x"), Err(RingError::Full));
+        assert_eq!(drain(&ring), []);
+        ring.write(1, b"x").unwrap();
+        assert_eq!(drain(&ring), [(1, b"x".to_vec())]);
     }
 }
 
@@ -723,6 +874,10 @@ proptest! {
         let mut scratch = Vec::new();
         for (scribble, length, receives) in &steps {
             apply(&view, &[0, 8, 16], scribble);
+            // Before the transmitter mends the trailer, and after.
+            for _ in 0..2 {
+                let _ = rx.receive(&mut scratch);
+            }
             tx.transmit(1, &vec![3; *length]).unwrap();
             for _ in 0..*receives {
                 let _ = rx.receive(&mut scratch);
