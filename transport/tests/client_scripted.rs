@@ -1210,3 +1210,57 @@ fn a_handler_may_hold_the_last_of_the_client() {
     driver.expect(&Said::Close);
     assert_eq!(journal.events().last(), Some(&ClientEvent::Closed));
 }
+
+#[test]
+fn a_driver_of_ours_knows_who_publishes_and_is_woken_before_the_window_is_used_up() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let extension = driver.extend();
+    let (client, _) = connect(&driver);
+    assert_eq!(extension.clients().count(), 1);
+    let (publication, fake) = publication(&client, &mut driver);
+    let window = i64::from(TERM_LENGTH / 2);
+    driver.counters.set_value(fake.limit, 64);
+    assert!(publication.offer(b"x").is_accepted());
+    assert_eq!(publication.offer(b"x"), Offer::BackPressured);
+    driver.counters.set_value(fake.limit, window);
+
+    let owners: Vec<_> = extension.owners().collect();
+    assert_eq!(owners.len(), 1);
+    assert_eq!(owners[0].client_id, client.client_id());
+    assert_eq!(owners[0].registration_id, fake.id.into());
+    assert_eq!(owners[0].window, fulmar::cnc::extension::Window::None);
+
+    let rung = extension.doorbell().sequence();
+    let mut first_ring = None;
+    let mut position = 64;
+    while position < window {
+        position = publication.offer(b"x").position().unwrap();
+        if first_ring.is_none() && extension.doorbell().sequence() != rung {
+            first_ring = Some(position);
+        }
+    }
+    let first_ring = first_ring.unwrap();
+    assert!(
+        first_ring > window * 3 / 4 && first_ring <= window * 3 / 4 + 64,
+        "{first_ring}"
+    );
+    assert_eq!(
+        extension.doorbell().sequence(),
+        rung + 1,
+        "once, until the limit is reached"
+    );
+    assert_eq!(publication.offer(b"x"), Offer::BackPressured);
+    assert_ne!(extension.doorbell().sequence(), rung + 1);
+
+    let second = publication.clone();
+    assert_eq!(second.offer(b"x"), Offer::BackPressured);
+    assert_eq!(extension.owners().count(), 2);
+    drop(second);
+    assert_eq!(extension.owners().count(), 1);
+    drop(publication);
+    assert_eq!(extension.owners().count(), 0);
+    client.close();
+    drop(client);
+    assert_eq!(extension.clients().count(), 0);
+}

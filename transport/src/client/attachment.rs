@@ -61,6 +61,37 @@ impl PublicationShared {
 }
 
 impl Attachment {
+    /// The limit to publish up to before the counter is looked at again, for a stream that has come to `position`.
+    ///
+    /// A driver that sleeps when it is quiet moves the limit only when it wakes. So with such a driver the last
+    /// quarter of the window is kept back at first: who reaches it wakes the driver while there is still room.
+    #[cold]
+    pub(super) fn limit_at(&self, position: i64) -> i64 {
+        let limit = self.limit.get_acquire();
+        let Some(doorbell) = &self.doorbell else {
+            return limit;
+        };
+        let early = limit.saturating_sub(self.early_length());
+        if position < early {
+            return early;
+        }
+        if position < limit {
+            doorbell.ring();
+        }
+        limit
+    }
+
+    /// A quarter of the publication window, bytes.
+    fn early_length(&self) -> i64 {
+        let half_term = self.log.term_length() / 2;
+        let window = self
+            .log
+            .metadata()
+            .publication_window_length()
+            .clamp(0, half_term);
+        i64::from(window / 4)
+    }
+
     /// Why a message of `length` bytes that would start at `position` was not accepted (shared-memory spec 10.6).
     #[cold]
     pub(super) fn refusal(&self, position: i64, length: usize) -> Offer {

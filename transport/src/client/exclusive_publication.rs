@@ -268,7 +268,7 @@ impl Attached {
                 Err(outcome) => return Err(self.refused(outcome, length)),
             }
         }
-        self.limit = self.attachment.limit.get_acquire();
+        self.limit = self.attachment.limit_at(self.appender.position());
         append(&mut self.appender, self.limit).map_err(|outcome| self.refused(outcome, length))
     }
 

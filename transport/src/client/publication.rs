@@ -453,7 +453,7 @@ impl Attached {
     }
 
     fn fresh_limit(&self) -> i64 {
-        let limit = self.attachment.limit.get_acquire();
+        let limit = self.attachment.limit_at(self.appender.position());
         self.limit.set(limit);
         limit
     }

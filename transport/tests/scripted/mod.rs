@@ -9,7 +9,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fulmar::cnc::{CncFile, CncSpec};
+use fulmar::agent::process::ProcessId;
+use fulmar::cnc::{CncFile, CncSpec, Extension, extension};
 use fulmar::control::response::{AvailableImage, PublicationReady, UnavailableImage};
 use fulmar::control::{Command, CommandHeader, Response, Text};
 use fulmar::counters::CountersManager;
@@ -118,6 +119,15 @@ impl<D: Directory + Clone + 'static> FakeDriver<D> {
             cnc,
             scratch: Vec::new(),
         }
+    }
+
+    /// Makes the extension file of our own drivers; before a client comes.
+    pub fn extend(&self) -> Extension {
+        let region = self
+            .directory
+            .create_extension(extension::FILE_LENGTH as u64)
+            .unwrap();
+        Extension::create(&region, ProcessId::current(), self.cnc.start_timestamp()).unwrap()
     }
 
     pub fn beat(&self) {
