@@ -67,6 +67,7 @@ impl Attachment {
     /// quarter of the window is kept back at first: who reaches it wakes the driver while there is still room.
     #[cold]
     pub(super) fn limit_at(&self, position: i64) -> i64 {
+        // SYNC publisher-limit: memory below the limit has been zeroed.
         let limit = self.limit.get_acquire();
         let Some(doorbell) = &self.doorbell else {
             return limit;

@@ -182,6 +182,7 @@ impl ExclusivePublication {
         let (state, attachment) = self.shared.slot.fetch();
         self.attached = attachment.map(|attachment| Attached {
             appender: ExclusiveAppender::new((*attachment.log).clone()),
+            // SYNC publisher-limit: memory below the limit has been zeroed.
             limit: attachment.limit.get_acquire(),
             attachment,
         });

@@ -398,6 +398,7 @@ impl Attached {
         });
         Attached {
             appender: ConcurrentAppender::new((*attachment.log).clone(), tag),
+            // SYNC publisher-limit: memory below the limit has been zeroed.
             limit: Cell::new(attachment.limit.get_acquire()),
             window: Window(slot),
             attachment,
