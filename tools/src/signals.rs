@@ -2,6 +2,7 @@
 //! closed, summaries printed.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use fulmar::sync::{AtomicBool, Ordering};
@@ -34,13 +35,27 @@ pub(crate) fn stop_requested() -> bool {
 
 /// Waits until standard input can be read without blocking, has ended, or `timeout` has passed. A signal ends the wait.
 pub(crate) fn wait_for_input(timeout: Duration) -> io::Result<bool> {
+    wait_for(io::stdin().as_fd(), libc::POLLIN, timeout)
+}
+
+/// Waits until a few bytes ([`ATOMIC_WRITE`] to a pipe) can be written without blocking, the reader is gone, or
+/// `timeout` has passed. A signal ends the wait.
+pub(crate) fn wait_for_output(output: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    wait_for(output, libc::POLLOUT, timeout)
+}
+
+/// A pipe that is ready takes this much at once.
+pub(crate) const ATOMIC_WRITE: usize = libc::PIPE_BUF;
+
+fn wait_for(descriptor: BorrowedFd<'_>, events: libc::c_short, timeout: Duration) -> io::Result<bool> {
     let mut entry = libc::pollfd {
-        fd: libc::STDIN_FILENO,
-        events: libc::POLLIN,
+        fd: descriptor.as_raw_fd(),
+        events,
         revents: 0,
     };
     let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: `entry` is one valid, exclusively borrowed pollfd, and the count says one.
+    // SAFETY: `entry` is one valid, exclusively borrowed pollfd, the count says one, and the descriptor is open for as
+    // long as it is borrowed.
     let ready = unsafe { libc::poll(&raw mut entry, 1, millis) };
     if ready >= 0 {
         return Ok(ready > 0);

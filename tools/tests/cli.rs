@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use support::{
-    Dir, Driver, Running, assert_done, assert_failed, fulmar, lines_of_all_lengths, read, run,
+    Dir, Driver, Running, assert_done, assert_failed, await_full, fulmar, lines_of_all_lengths, read, run,
     run_with_input, stderr, stdout,
 };
 
@@ -238,9 +238,15 @@ fn config_says_where_each_setting_comes_from() {
     let output = fulmar("config --json --dir /d -D aeron.ipc.mtu.length=8k")
         .arg(file.path())
         .env("AERON_TERM_BUFFER_LENGTH", "1m")
+        .env("AERON_NO_SUCH_SETTING", "1")
         .output()
         .expect("the command runs");
     assert_done(&output);
+    assert!(
+        stderr(&output).contains("AERON_NO_SUCH_SETTING"),
+        "{}",
+        stderr(&output)
+    );
     let rows = json(&stdout(&output));
     let row = |key: &str| {
         rows.as_array()
@@ -426,6 +432,41 @@ fn a_subscriber_outlives_its_driver_and_a_publisher_names_what_is_missing() {
     assert_eq!(line, "found\n");
     assert_done(&subscriber.finish());
     assert_done(&second.stop());
+}
+
+#[test]
+fn a_subscriber_whose_reader_takes_nothing_can_be_stopped() {
+    const WIDE: &str = "aeron:ipc?term-length=2m";
+    let driver = Driver::start();
+    let mut subscriber = Running::start(&format!("subscribe {} -c {WIDE}", driver.at()));
+    subscriber.await_stderr("subscribed");
+    // More than a pipe holds, all of it in the stream before the subscriber is stopped.
+    let published = run(&format!(
+        "publish {} -c {WIDE} --generate 400 --length 1k --linger 0",
+        driver.at()
+    ));
+    assert_done(&published);
+    let unread = subscriber.stdout();
+    await_full(unread.get_ref());
+    subscriber.signal(libc::SIGTERM);
+    assert_failed(&subscriber.finish(), &["took nothing", "were not printed"]);
+    drop(unread);
+}
+
+#[test]
+fn an_interrupted_publisher_says_how_far_it_came() {
+    let driver = Driver::start();
+    let mut subscriber = Running::start(&format!("subscribe {} -c {CHANNEL}", driver.at()));
+    subscriber.await_stderr("subscribed");
+    let mut publisher = Running::start_with(&format!("publish {} -c {CHANNEL}", driver.at()), Stdio::piped());
+    let mut stdin = publisher.stdin();
+    stdin.write_all(b"one\n").expect("written");
+    let mut line = String::new();
+    subscriber.stdout().read_line(&mut line).expect("text");
+    assert_eq!(line, "one\n");
+    publisher.signal(libc::SIGINT);
+    assert_failed(&publisher.finish(), &["interrupted, after 1 messages"]);
+    drop(stdin);
 }
 
 #[test]

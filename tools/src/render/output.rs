@@ -7,10 +7,14 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::signals::{ATOMIC_WRITE, stop_requested, wait_for_output};
 
 const FLUSH_LENGTH: usize = 256 * 1024;
+/// How long a command that was asked to stop waits for its reader.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Buffered standard output.
 pub(crate) struct Output {
@@ -43,16 +47,41 @@ impl Output {
         }
     }
 
-    /// Writes the buffer out.
+    /// Writes the buffer out. A reader that takes nothing holds the command back, but not from being stopped.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let written = self.file.write_all(&self.buffer);
+        let written = self.write_buffer();
         self.buffer.clear();
         // One message of 16 MiB should not keep its memory for the rest of the run.
         self.buffer.shrink_to(2 * FLUSH_LENGTH);
-        written.map_err(|error| Failure::output(&error))
+        written
+    }
+
+    fn write_buffer(&self) -> Result<(), Failure> {
+        let mut rest = self.buffer.as_slice();
+        while !rest.is_empty() {
+            let chunk = if stop_requested() {
+                // From here on no write may block: only what a ready reader takes at once.
+                let is_ready = wait_for_output(self.file.as_fd(), LAST_WAIT);
+                if !is_ready.map_err(|error| Failure::output(&error))? {
+                    return Err(Failure::new(format!(
+                        "stopped while the reader of standard output took nothing; {} bytes were not printed",
+                        rest.len()
+                    )));
+                }
+                &rest[..rest.len().min(ATOMIC_WRITE)]
+            } else {
+                rest
+            };
+            match (&self.file).write(chunk) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Failure::output(&error)),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Runs the command `fulmar` the way a shell does, and waits for what it prints rather than for time to pass.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -75,6 +76,20 @@ pub(crate) fn assert_failed(output: &Output, words: &[&str]) {
     let text = stderr(output);
     for word in words {
         assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+}
+
+/// Waits until a pipe whose other end is written to holds about all it can: partly filled pages may remain.
+pub(crate) fn await_full(pipe: &impl AsRawFd) {
+    // SAFETY: asks for a number only; the descriptor is open for as long as it is borrowed.
+    let capacity = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    assert!(capacity > 0, "a pipe");
+    let mut held = 0;
+    while held < capacity - 2 * 4096 {
+        // SAFETY: the call stores one int, and `held` is one, exclusively borrowed.
+        let asked = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut held) };
+        assert_eq!(asked, 0);
+        std::thread::yield_now();
     }
 }
 
