@@ -78,10 +78,8 @@ impl<B: AtomicBuffer> CountersManager<B> {
     ) -> Result<CounterId, CountersError> {
         let (id, place) = self.next_id(now)?;
         let Sections { metadata, values, .. } = &self.sections;
+        // SYNC counter-identity: a reader that sees this id sees that the counter before it is no more.
         values.store_release_i64(place.value + REGISTRATION_ID_OFFSET, registration_id);
-        // SYNC counter-identity: a reader that sees any field of the new counter sees that the old one is no more, and
-        // which one this is.
-        fence(Ordering::Release);
         values.store_relaxed_i64(place.value + OWNER_ID_OFFSET, owner_id);
         values.store_relaxed_i64(place.value + REFERENCE_ID_OFFSET, reference_id);
         values.store_release_i64(place.value + COUNTER_OFFSET, 0);
