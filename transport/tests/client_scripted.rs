@@ -596,7 +596,7 @@ fn a_client_that_was_given_up_closes_everything_and_says_so() {
         } else {
             driver.counters.free(fulmar::time::Clock::now(&*clock), heartbeat);
         }
-        run(&client, &driver, Duration::from_millis(20));
+        run(&client, &driver, Duration::from_millis(200));
         assert!(client.is_closed());
         assert_eq!(client.driver_state(), DriverState::Closed);
         assert_eq!(publication.offer(b"x"), Offer::Closed);
@@ -614,6 +614,27 @@ fn a_client_that_was_given_up_closes_everything_and_says_so() {
             Err(RegistrationError::Closed)
         ));
     }
+}
+
+#[test]
+fn a_driver_that_frees_all_counters_on_its_way_out_has_not_given_its_clients_up() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, journal) = connect(&driver);
+    let (publication, _) = publication(&client, &mut driver);
+    let heartbeat = driver.create_heartbeat(client.client_id());
+    run(&client, &driver, Duration::from_secs(1));
+    driver.counters.free(fulmar::time::Clock::now(&*clock), heartbeat);
+    run(&client, &driver, Duration::from_millis(50));
+    driver
+        .counters
+        .free(fulmar::time::Clock::now(&*clock), fulmar::id::CounterId(0));
+    run(&client, &driver, Duration::from_millis(500));
+    assert!(!client.is_closed());
+    driver.cnc.set_driver_heartbeat(fulmar::time::EpochMs(-1));
+    run_silent(&client, &clock, Duration::from_millis(50));
+    assert_eq!(journal.errors(), [ClientError::DriverShutDown]);
+    assert_eq!(publication.offer(b"x"), Offer::NotConnected);
 }
 
 #[test]

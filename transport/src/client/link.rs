@@ -11,7 +11,7 @@ use crate::agent::process::{ProcessId, ProcessWatch, WatchError};
 use crate::cnc::extension::{ClientSlot, Extension};
 use crate::cnc::{CncError, CncFile};
 use crate::control::{Command, CommandHeader};
-use crate::counters::{Counter, CountersReader};
+use crate::counters::{Counter, CounterState, CountersReader};
 use crate::directory::Directory;
 use crate::id::{ClientId, CorrelationId, CounterId};
 use crate::memory::View;
@@ -364,6 +364,11 @@ impl Link {
             Some(heartbeat) if !self.is_own_heartbeat(heartbeat.id()) => Err(HeartbeatTaken),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the driver's own first counter is there. It goes only when the driver shuts down.
+    pub(super) fn driver_has_counters(&self) -> bool {
+        self.counters.state(CounterId(0)) == Some(CounterState::Allocated)
     }
 
     fn is_own_heartbeat(&self, id: CounterId) -> bool {

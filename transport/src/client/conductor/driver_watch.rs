@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Conductor, DAMAGE_CHECK_INTERVAL_NS, FIND_INTERVAL_NS, Notice, REPLACED_CHECK_INTERVAL_NS, State, Target,
+    Conductor, DAMAGE_CHECK_INTERVAL_NS, FIND_INTERVAL_NS, HEARTBEAT_GRACE_NS, Notice,
+    REPLACED_CHECK_INTERVAL_NS, State, Target,
 };
 use crate::client::error::ClientError;
 use crate::client::event::{ClientEvent, DriverLossReason};
@@ -76,9 +77,19 @@ impl Conductor {
         if due {
             self.next_keepalive = next;
         }
-        if kept.is_err() {
+        if kept.is_ok() {
+            self.heartbeat_missing_since = None;
+        } else if self.is_given_up(now) {
             self.on_timed_out(now);
         }
+    }
+
+    /// Whether a missing heartbeat counter means that the driver gave this client up. A driver that shuts down takes
+    /// every counter away, its own included, just before it says so: that is not a judgement on this client.
+    fn is_given_up(&mut self, now: Now) -> bool {
+        let since = *self.heartbeat_missing_since.get_or_insert(now.nanos);
+        let driver_has_counters = self.link().is_some_and(Link::driver_has_counters);
+        driver_has_counters && now.nanos.since(since) >= HEARTBEAT_GRACE_NS
     }
 
     /// Logs whose file was truncated under their users.
@@ -182,6 +193,7 @@ impl Conductor {
                 self.client_id = link.client_id();
                 self.state = State::Attached(link);
                 self.next_keepalive = now.nanos;
+                self.heartbeat_missing_since = None;
                 self.send_unsent();
                 let client_id = self.client_id;
                 self.notify(ClientEvent::Reattached { client_id });

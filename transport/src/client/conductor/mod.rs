@@ -39,6 +39,8 @@ const DAMAGE_CHECK_INTERVAL_NS: i64 = 100_000_000;
 const REPLACED_CHECK_INTERVAL_NS: i64 = 1_000_000_000;
 /// How often a successor of a lost driver is looked for.
 const FIND_INTERVAL_NS: i64 = 20_000_000;
+/// How long the client's heartbeat counter has to be missing: a driver that shuts down frees counters one by one.
+const HEARTBEAT_GRACE_NS: i64 = 100_000_000;
 
 /// What a registry entry stands for.
 #[derive(Clone)]
@@ -87,6 +89,8 @@ pub(super) struct Conductor {
     client_id: ClientId,
     next_timer: NanoTime,
     next_keepalive: NanoTime,
+    /// Since when this client's heartbeat counter is missing.
+    heartbeat_missing_since: Option<NanoTime>,
     next_damage_check: NanoTime,
     next_replaced_check: NanoTime,
     /// Removals that a full ring did not take. Each was a handle, so there are never more than there were handles.
@@ -114,6 +118,7 @@ impl Conductor {
             logs: Logs::default(),
             next_timer: now.nanos,
             next_keepalive: now.nanos,
+            heartbeat_missing_since: None,
             next_damage_check: now.nanos,
             next_replaced_check: now.nanos.plus_nanos(REPLACED_CHECK_INTERVAL_NS),
             unsent_removals: Vec::new(),
