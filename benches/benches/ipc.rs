@@ -1,0 +1,264 @@
+//! `cargo bench -p fulmar-benches --features peer -- ipc`: IPC throughput, round trips, and the cost of one message in
+//! instructions and system calls, ours and the reference's interleaved.
+//!
+//! Arguments: a filter such as `ipc/throughput`; `--rounds N`; `--smoke` for a quick check that everything runs.
+//! `count SIDE KIND LENGTH BATCHES` is the child that runs under the counting tools.
+
+use std::process::Command;
+
+use fulmar_benches::host::Host;
+use fulmar_benches::recorder::Recorder;
+use fulmar_benches::report::{Better, Row};
+use fulmar_benches::side::{BenchError, Mode, Settings};
+use fulmar_benches::workload::{self, BATCH, Kind, RoundTripPlan, ThroughputPlan};
+
+/// The sides of this build: ours first, the reference last.
+const SIDES: &[&str] = &[
+    "fulmar",
+    #[cfg(feature = "peer")]
+    "reference",
+];
+
+/// Calls `workload::$function::<Side>($argument...)` for the side named `$name`.
+macro_rules! on_side {
+    ($name:expr, $function:ident $(, $argument:expr)*) => {
+        match $name {
+            "fulmar" => workload::$function::<fulmar_benches::ours::Ours>($($argument),*),
+            #[cfg(feature = "peer")]
+            "reference" => workload::$function::<fulmar_benches::reference::Reference>($($argument),*),
+            other => Err(format!("no side {other} in this build").into()),
+        }
+    };
+}
+
+struct Options {
+    filter: String,
+    rounds: usize,
+    smoke: bool,
+    term_length: usize,
+}
+
+impl Options {
+    fn wants(&self, case: &str) -> bool {
+        case.contains(&self.filter)
+    }
+
+    fn scaled(&self, messages: u64) -> u64 {
+        if self.smoke { messages / 50 } else { messages }
+    }
+}
+
+fn main() -> Result<(), BenchError> {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    if arguments.first().is_some_and(|argument| argument == "count") {
+        return count_child(&arguments);
+    }
+    let mut options = Options {
+        filter: String::new(),
+        rounds: 5,
+        smoke: false,
+        term_length: 16 << 20,
+    };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--smoke" => (options.smoke, options.rounds) = (true, 1),
+            "--rounds" => options.rounds = rest.next().ok_or("--rounds N")?.parse()?,
+            "--term-length" => options.term_length = rest.next().ok_or("--term-length BYTES")?.parse()?,
+            filter => options.filter = filter.to_owned(),
+        }
+    }
+    println!("{}", Host::read().line());
+    println!(
+        "term length {} bytes, {} rounds, sides interleaved, medians with [lowest .. highest]",
+        options.term_length, options.rounds
+    );
+    throughput(&options)?;
+    round_trips(&options)?;
+    instructions(&options)?;
+    system_calls(&options)
+}
+
+fn settings(options: &Options, mode: Mode) -> Settings {
+    let dir = format!("/dev/shm/fulmar-bench-{}", std::process::id());
+    Settings {
+        dir,
+        mode,
+        term_length: options.term_length,
+    }
+}
+
+fn empty_rows(names: &[(String, &'static str)], better: Better) -> Vec<Row> {
+    let sides: Vec<_> = SIDES.iter().map(|side| (*side, Vec::new())).collect();
+    let row = |(name, unit): &(String, &'static str)| Row {
+        name: name.clone(),
+        unit,
+        better,
+        sides: sides.clone(),
+    };
+    names.iter().map(row).collect()
+}
+
+fn throughput(options: &Options) -> Result<(), BenchError> {
+    for (length, messages) in [(32, 10_000_000), (1024, 1_000_000)] {
+        for kind in Kind::ALL {
+            let case = format!("ipc/throughput/{}/{length}B", kind.name());
+            if !options.wants(&case) {
+                continue;
+            }
+            let warmup = options.scaled((3 * options.term_length / (length + 32)) as u64 + 100_000);
+            let plan = ThroughputPlan {
+                kind,
+                length,
+                warmup,
+                messages: options.scaled(messages),
+            };
+            let mut rows = empty_rows(&[(case, "msg/s")], Better::Higher);
+            for _ in 0..options.rounds {
+                for (index, side) in SIDES.iter().enumerate() {
+                    let settings = settings(options, Mode::Shared);
+                    let figure = on_side!(*side, throughput, &settings, &plan)?;
+                    rows[0].sides[index].1.push(figure.messages_per_second);
+                }
+            }
+            println!("{}", rows[0].line());
+        }
+    }
+    Ok(())
+}
+
+fn round_trips(options: &Options) -> Result<(), BenchError> {
+    for (name, per_second, messages) in [
+        ("closed", None, 1_000_000),
+        ("100k per second", Some(100_000), 500_000),
+    ] {
+        let case = format!("ipc/round-trip/{name}");
+        if !options.wants(&case) {
+            continue;
+        }
+        let plan = RoundTripPlan {
+            length: 32,
+            warmup: 50_000,
+            messages: options.scaled(messages),
+            per_second,
+        };
+        let quantiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+        let names: Vec<_> = quantiles
+            .iter()
+            .map(|(quantile, _)| (format!("{case} {quantile}"), "ns"))
+            .collect();
+        let mut rows = empty_rows(&names, Better::Lower);
+        for _ in 0..options.rounds {
+            for (index, side) in SIDES.iter().enumerate() {
+                let settings = settings(options, Mode::Invoker);
+                let recorder: Recorder = on_side!(*side, round_trip, &settings, &plan)?;
+                for (row, (_, quantile)) in rows.iter_mut().zip(quantiles) {
+                    row.sides[index].1.push(recorder.quantile(quantile));
+                }
+            }
+        }
+        rows.iter().for_each(|row| println!("{}", row.line()));
+    }
+    Ok(())
+}
+
+/// Counts by difference between a long and a short run, so that set-up cancels out.
+fn counted_cases(
+    options: &Options,
+    what: &str,
+    unit: &'static str,
+    count: impl Fn(&str, Kind, u64) -> Result<f64, BenchError>,
+) -> Result<(), BenchError> {
+    for kind in Kind::ALL {
+        let case = format!("ipc/{what}/{}/32B", kind.name());
+        if !options.wants(&case) {
+            continue;
+        }
+        let mut rows = empty_rows(&[(case, unit)], Better::Lower);
+        let (short, long) = (2_000, 4_000);
+        for (index, side) in SIDES.iter().enumerate() {
+            let difference = count(side, kind, long)? - count(side, kind, short)?;
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let per_message = difference / ((long - short) * BATCH as u64) as f64;
+            rows[0].sides[index].1.push(per_message);
+        }
+        println!("{}", rows[0].line());
+    }
+    Ok(())
+}
+
+fn instructions(options: &Options) -> Result<(), BenchError> {
+    counted_cases(
+        options,
+        "instructions",
+        "instructions/msg",
+        |side, kind, batches| {
+            let output = child("valgrind", side, kind, batches, |command| {
+                command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+                command.arg("--toggle-collect=*measured_batch*");
+            })?;
+            let line = output
+                .lines()
+                .find(|line| line.contains("Collected"))
+                .ok_or("no count from callgrind")?;
+            Ok(line.rsplit(':').next().unwrap_or_default().trim().parse()?)
+        },
+    )
+}
+
+fn system_calls(options: &Options) -> Result<(), BenchError> {
+    counted_cases(options, "system-calls", "calls/msg", |side, kind, batches| {
+        let output = child("strace", side, kind, batches, |command| {
+            command.args(["-f", "-c", "-U", "calls,name"]);
+        })?;
+        let line = output
+            .lines()
+            .find(|line| line.ends_with(" total"))
+            .ok_or("no total from strace")?;
+        Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
+    })
+}
+
+/// Runs this program's `count` under `tool` and returns what the tool said on standard error.
+fn child(
+    tool: &str,
+    side: &str,
+    kind: Kind,
+    batches: u64,
+    arguments: impl Fn(&mut Command),
+) -> Result<String, BenchError> {
+    let mut command = Command::new(tool);
+    arguments(&mut command);
+    command.arg(std::env::current_exe()?);
+    command.args(["count", side, kind.name(), "32", &batches.to_string()]);
+    let output = command.output().map_err(|error| format!("{tool}: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{tool} failed: {text}").into())
+    }
+}
+
+fn count_child(arguments: &[String]) -> Result<(), BenchError> {
+    let [_, side, kind, length, batches] = arguments else {
+        return Err("count SIDE KIND LENGTH BATCHES".into());
+    };
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|known| known.name() == kind)
+        .ok_or("unknown kind")?;
+    let (length, batches) = (length.parse()?, batches.parse()?);
+    let dir = format!("/dev/shm/fulmar-bench-{}", std::process::id());
+    let settings = Settings {
+        dir,
+        mode: Mode::Invoker,
+        term_length: 1 << 20,
+    };
+    let messages = on_side!(side.as_str(), counted, &settings, kind, length, batches)?;
+    println!("{messages} messages");
+    Ok(())
+}

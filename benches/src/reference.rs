@@ -1,0 +1,117 @@
+//! Aeron's C driver and C client as a [`Side`].
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+use crate::c_aeron::{
+    CClient, CClientSettings, CDriver, CDriverSettings, CExclusive, CFragment, CPublication, CSubscription,
+    CThreading,
+};
+use crate::side::{BenchError, Mode, Publisher, Settings, Side, Subscriber, Tally};
+
+/// The reference. Fields drop in this order: the client leaves before its driver.
+pub struct Reference {
+    client: CClient,
+    driver: CDriver,
+    mode: Mode,
+}
+
+impl Reference {
+    fn pump(&self) -> impl FnMut() + '_ {
+        || match self.mode {
+            Mode::Invoker => self.duty_cycle(),
+            Mode::Shared => crate::workload::wait(Duration::from_millis(1)),
+        }
+    }
+}
+
+impl Side for Reference {
+    const NAME: &'static str = "reference";
+    type Concurrent = CPublication;
+    type Exclusive = CExclusive;
+    type Subscriber = CSubscription;
+
+    fn start(settings: &Settings) -> Result<Reference, BenchError> {
+        let (threading, idle) = match settings.mode {
+            Mode::Shared => (CThreading::Shared, "backoff"),
+            Mode::Invoker => (CThreading::Invoker, ""),
+        };
+        let driver = CDriver::launch(
+            &CDriverSettings {
+                dir: settings.dir.clone(),
+                threading,
+                idle: idle.to_owned(),
+                ipc_term_length: settings.term_length,
+                own_directory: true,
+            },
+            None,
+        )?;
+        let client = CClient::connect(&CClientSettings {
+            dir: settings.dir.clone(),
+            invoker: settings.mode == Mode::Invoker,
+            driver_timeout_ms: 10_000,
+        })?;
+        Ok(Reference {
+            client,
+            driver,
+            mode: settings.mode,
+        })
+    }
+
+    fn concurrent(&self, channel: &str, stream: i32) -> Result<CPublication, BenchError> {
+        Ok(self.client.add_publication(channel, stream, &mut self.pump())?)
+    }
+
+    fn exclusive(&self, channel: &str, stream: i32) -> Result<CExclusive, BenchError> {
+        Ok(self.client.add_exclusive(channel, stream, &mut self.pump())?)
+    }
+
+    fn subscriber(&self, channel: &str, stream: i32) -> Result<CSubscription, BenchError> {
+        Ok(self.client.add_subscription(channel, stream, &mut self.pump())?)
+    }
+
+    fn duty_cycle(&self) {
+        if self.mode == Mode::Invoker {
+            self.driver.do_work();
+            self.client.do_work();
+        }
+    }
+}
+
+impl Publisher for CPublication {
+    #[inline(always)]
+    fn offer(&mut self, message: &[u8]) -> bool {
+        CPublication::offer(self, message) > 0
+    }
+
+    fn is_connected(&self) -> bool {
+        CPublication::is_connected(self)
+    }
+}
+
+impl Publisher for CExclusive {
+    #[inline(always)]
+    fn offer(&mut self, message: &[u8]) -> bool {
+        CExclusive::offer(self, message) > 0
+    }
+
+    fn is_connected(&self) -> bool {
+        CExclusive::is_connected(self)
+    }
+}
+
+impl Subscriber for CSubscription {
+    #[inline(always)]
+    fn poll(&mut self, tally: &mut Tally, limit: usize) -> usize {
+        let mut handler = |fragment: CFragment<'_>| {
+            if let Some(word) = fragment.bytes.first_chunk::<8>() {
+                tally.on_message(u64::from_le_bytes(*word));
+            }
+        };
+        usize::try_from(CSubscription::poll(self, &mut handler, limit)).unwrap_or(0)
+    }
+
+    fn is_connected(&self) -> bool {
+        CSubscription::is_connected(self)
+    }
+}

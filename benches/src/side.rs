@@ -1,0 +1,87 @@
+//! What a workload needs of a transport: an embedded driver, a client, publications and a subscription. The traits
+//! are generic and inline, so that a workload costs each side exactly what its own calls cost.
+
+use std::error::Error;
+
+/// Any failure of set-up; a run that fails prints no figure.
+pub type BenchError = Box<dyn Error + Send + Sync>;
+
+/// Who runs the driver and the client conductor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A shared driver thread with the idle strategy `backoff`, and a client conductor thread.
+    Shared,
+    /// The measuring thread calls [`Side::duty_cycle`].
+    Invoker,
+}
+
+/// The settings that both sides get.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Driver directory; each run has its own.
+    pub dir: String,
+    /// Who runs what.
+    pub mode: Mode,
+    /// Term length of IPC publications in bytes.
+    pub term_length: usize,
+}
+
+/// What was received. Both sides do this same work per message.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Messages so far.
+    pub messages: u64,
+    /// Wrapping sum of the first eight bytes of each message: proves that the payload was read.
+    pub checksum: u64,
+    /// The first eight bytes of the last message.
+    pub last: u64,
+}
+
+impl Tally {
+    /// Counts one message by its first word.
+    #[inline(always)]
+    pub fn on_message(&mut self, first_word: u64) {
+        self.messages += 1;
+        self.checksum = self.checksum.wrapping_add(first_word);
+        self.last = first_word;
+    }
+}
+
+/// One embedded driver with one client.
+pub trait Side: Sized {
+    /// Name in the tables.
+    const NAME: &'static str;
+    /// Concurrent publication.
+    type Concurrent: Publisher;
+    /// Exclusive publication.
+    type Exclusive: Publisher;
+    /// Subscription.
+    type Subscriber: Subscriber;
+
+    /// Starts driver and client.
+    fn start(settings: &Settings) -> Result<Self, BenchError>;
+    /// Adds a concurrent publication.
+    fn concurrent(&self, channel: &str, stream: i32) -> Result<Self::Concurrent, BenchError>;
+    /// Adds an exclusive publication.
+    fn exclusive(&self, channel: &str, stream: i32) -> Result<Self::Exclusive, BenchError>;
+    /// Adds a subscription.
+    fn subscriber(&self, channel: &str, stream: i32) -> Result<Self::Subscriber, BenchError>;
+    /// One cycle of driver and client in [`Mode::Invoker`]; nothing otherwise.
+    fn duty_cycle(&self);
+}
+
+/// Sends messages.
+pub trait Publisher: Send {
+    /// Offers once; whether the message was accepted.
+    fn offer(&mut self, message: &[u8]) -> bool;
+    /// Whether a subscriber is there.
+    fn is_connected(&self) -> bool;
+}
+
+/// Receives messages.
+pub trait Subscriber: Send {
+    /// Delivers up to `limit` fragments to `tally` and returns their number.
+    fn poll(&mut self, tally: &mut Tally, limit: usize) -> usize;
+    /// Whether a publication is there.
+    fn is_connected(&self) -> bool;
+}
