@@ -43,6 +43,11 @@ impl Echo {
         })
     }
 
+    /// Whether the driver gave the client up, so that nothing will arrive any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.subscription.is_closed()
+    }
+
     /// Answers what has arrived; returns the number of fragments read.
     pub(crate) fn poll(&mut self) -> usize {
         let Echo {

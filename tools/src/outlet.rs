@@ -178,7 +178,7 @@ impl Patience {
                 Ok(())
             }
             Offer::Closed => Err(Failure::new(format!(
-                "the publication on {} was closed by its driver",
+                "the publication on {} was closed",
                 self.target
             ))),
             Offer::MaxPositionExceeded => Err(Failure::with_advice(

@@ -113,7 +113,7 @@ impl Pinger {
             ping,
             pong,
             run_number,
-            total: args.warmup + args.messages,
+            total: args.warmup.saturating_add(args.messages),
             sent: 0,
             received: 0,
         })
@@ -275,7 +275,7 @@ impl Pinger {
             now,
             Done {
                 messages: self.received,
-                bytes: self.received * length as u64,
+                bytes: self.received.saturating_mul(length as u64),
                 share: Some(share),
             },
         );

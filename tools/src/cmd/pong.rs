@@ -26,6 +26,10 @@ pub(crate) fn run(args: &PongArgs) -> Result<(), Failure> {
         if fragments > 0 {
             waiter.worked(now);
         } else {
+            if echo.is_closed() {
+                let what = format!("the pong on {} was closed", ping_target(&args.echo));
+                return Err(attachment.explain(Failure::new(what)));
+            }
             waiter.wait(now);
         }
     }

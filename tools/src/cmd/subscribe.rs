@@ -85,7 +85,7 @@ impl Subscriber<'_> {
                 }
                 if subscription.is_closed() {
                     return Err(Failure::new(format!(
-                        "the subscription on {} stream {} was closed by its driver, after {} messages",
+                        "the subscription on {} stream {} was closed, after {} messages",
                         self.args.stream.channel, self.args.stream.stream, self.done.messages
                     )));
                 }

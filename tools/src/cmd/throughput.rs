@@ -191,7 +191,7 @@ fn receive(
 
 fn report(args: &ThroughputArgs, time: Duration, tally: &Tally) -> Result<(), Failure> {
     let messages_per_second = per_second(args.messages, time);
-    let bytes_per_second = per_second(args.messages * args.length as u64, time);
+    let bytes_per_second = per_second(args.messages.saturating_mul(args.length as u64), time);
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = tally.back_pressured.load(Ordering::Relaxed) as f64
         / tally.offers.load(Ordering::Relaxed).max(1) as f64;
