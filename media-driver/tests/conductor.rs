@@ -441,6 +441,7 @@ fn an_untethered_subscriber_that_stalls_goes_stops_counting_and_returns_with_its
     let client = world.client();
     let healthy = world.add_subscription(client, CHANNEL);
     let stalled = world.add_subscription(client, "aeron:ipc?tether=false");
+    let also_stalled = world.add_subscription(client, "aeron:ipc?tether=false");
     let publication = world.add_publication(client, CHANNEL);
     let events = world.settle();
     let (_, limit, path) = publication_of(&events, publication);
@@ -479,6 +480,9 @@ fn an_untethered_subscriber_that_stalls_goes_stops_counting_and_returns_with_its
     let events = world.run(11 * SECOND);
     assert_eq!(image_counter(&events, stalled), stalled_counter);
     assert_eq!(world.value(stalled_counter), position);
+    let other = image_counter(&events, also_stalled);
+    assert_eq!(world.value(other), position, "two that return together do not hold each other back");
+    assert_eq!(world.value(limit), position + 32 * 1024);
 }
 
 #[test]

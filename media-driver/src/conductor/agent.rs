@@ -4,7 +4,7 @@
 use fulmar::agent::{Agent, AgentError};
 use fulmar::cnc::{CncFile, Extension};
 use fulmar::counters::SystemCounter;
-use fulmar::id::RegistrationId;
+use fulmar::id::{ClientId, CounterId, RegistrationId};
 use fulmar::memory::View;
 use fulmar::ring::{ManyToOneRing, ReadAction};
 use fulmar::time::{NanoTime, Now};
@@ -26,6 +26,9 @@ pub type TerminationHook = Box<dyn FnMut(EndReason) + Send>;
 /// A jump of the wall clock above this is answered with a fresh heartbeat at once, because foreign clients compare the
 /// heartbeat with their wall clock, milliseconds.
 const WALL_CLOCK_STEP_MS: i64 = 100;
+
+/// Clients remembered as not watchable; further ones are asked about again.
+const UNWATCHABLE_MAX: usize = 4096;
 
 /// Commands that the resource lane must have room for before another client command is taken.
 const RESOURCE_ROOM_MIN: usize = 64;
@@ -72,6 +75,17 @@ pub struct Conductor {
     pub(super) publications: Vec<IpcPublication>,
     pub(super) links: Vec<SubscriptionLink>,
     pub(super) next_link: u64,
+    /// Dead clients that are not put away yet.
+    pub(super) departed: Vec<Departed>,
+    /// Clients that were given up although their process lives.
+    pub(super) stopped: Vec<StoppedClient>,
+    /// Clients whose process is being watched, and those for which that is not possible.
+    pub(super) watches: Vec<ClientId>,
+    pub(super) unwatchable: Vec<ClientId>,
+    /// Scratch of the look at the extension file.
+    pub(super) present: Vec<ClientId>,
+    /// When the search for what dead publishers left open goes on.
+    pub(super) orphan_search: NanoTime,
     pub(super) pending: Option<PendingPublication>,
     /// Commands to the resource agent that found the lane full.
     pub(super) undelivered: Vec<ResourceCommand>,
@@ -88,6 +102,21 @@ pub struct Conductor {
     wall_clock: Now,
     last_cycle: Option<NanoTime>,
     now: NanoTime,
+}
+
+/// A client whose process has ended and whose commands up to a position of the ring are still to run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Departed {
+    pub(super) client_id: ClientId,
+    pub(super) until: i64,
+}
+
+/// A client that was given up although its process lives.
+#[derive(Debug)]
+pub(super) struct StoppedClient {
+    pub(super) client_id: ClientId,
+    /// Its position counters, kept from anybody else.
+    pub(super) counters: Vec<CounterId>,
 }
 
 /// Where the consumer of the ring stands, to find a producer that died inside a record (spec 3.5).
@@ -126,6 +155,7 @@ impl Conductor {
             context.publication_reserved_session_id_high,
         );
         let head = ring.consumer_position();
+        let longest_idle = context.idle_cap_ns;
         Ok(Self {
             ring_watch: RingWatch {
                 head,
@@ -143,6 +173,12 @@ impl Conductor {
             publications: Vec::new(),
             links: Vec::new(),
             next_link: 1,
+            departed: Vec::new(),
+            stopped: Vec::new(),
+            watches: Vec::new(),
+            unwatchable: Vec::new(),
+            present: Vec::new(),
+            orphan_search: now.nanos,
             pending: None,
             session_ids,
             random,
@@ -152,7 +188,7 @@ impl Conductor {
             termination_allowed: false,
             record: Vec::with_capacity(4096),
             command: Vec::with_capacity(4096),
-            stall: StallClock::new(now.nanos),
+            stall: StallClock::new(now.nanos, longest_idle),
             wall_clock: now,
             last_cycle: None,
             now: now.nanos,
@@ -242,6 +278,10 @@ impl Conductor {
                     if let Some(client) = self.clients.iter_mut().find(|client| client.id == client_id) {
                         client.watched = false;
                     }
+                    self.watches.retain(|watched| *watched != client_id);
+                    if self.unwatchable.len() < UNWATCHABLE_MAX {
+                        self.unwatchable.push(client_id);
+                    }
                 }
                 ResourceEvent::Warning { text } => {
                     self.services
@@ -280,6 +320,7 @@ impl Agent for Conductor {
         }
         work += self.poll_command();
         work += self.poll_resource_events();
+        work += self.bury();
         work += self.repair_orphans();
         work += self.update_publications();
         self.track_cycle_time(now.nanos, work);
@@ -293,7 +334,14 @@ impl Agent for Conductor {
 
     fn next_deadline(&self) -> NanoTime {
         let timer = self.stall.to_real(self.next_timer);
-        if self.has_orphans() { self.now } else { timer }
+        if !self.departed.is_empty() {
+            return self.now;
+        }
+        if self.has_orphans() {
+            timer.earlier(self.stall.to_real(self.orphan_search))
+        } else {
+            timer
+        }
     }
 
     fn on_close(&mut self) {

@@ -1,6 +1,8 @@
 //! Client commands, one after the other in ring order (shared-memory spec 7).
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use fulmar::control::command::{MAX_COUNTER_KEY_LENGTH, MAX_COUNTER_LABEL_LENGTH, MAX_REJECT_REASON_LENGTH};
 use fulmar::control::response::{AvailableImage, PublicationError};
 use fulmar::control::{Command, CommandError, CommandHeader, ErrorCode, Response, Text};
@@ -12,11 +14,13 @@ use super::agent::Conductor;
 use super::clients::{ClientRecord, OwnedCounter};
 use super::services::{CommandFailure, CounterSpec};
 use super::subscriptions::{LinkKind, SubscriptionLink};
-use crate::commands::ResourceCommand;
 use crate::config::{DriverContext, PublicationParams, SubscriptionParams, TerminationValidator};
 use crate::protocol::untethered::Tether;
 use crate::stream::ipc_publication::State;
 use crate::stream::subscribers::{LinkId, Subscriber};
+
+/// Subscriptions and receive destinations that one client may hold.
+const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 16_384;
 
 /// Value of a channel status counter whose channel works (spec 5.6).
 const CHANNEL_STATUS_ACTIVE: i64 = 1;
@@ -164,19 +168,13 @@ impl Conductor {
         let heartbeat = self.services.counter(heartbeat_id);
         heartbeat.set_release(self.services.epoch().0);
         let mut client = ClientRecord::new(client_id, heartbeat_id, heartbeat, self.services.timer);
-        if let Some(process) = self
+        let shown = self
             .extension
             .clients()
-            .find(|client| client.client_id == client_id)
-            .map(|client| client.process)
-        {
+            .find(|client| client.client_id == client_id);
+        if let Some(record) = shown {
             client.is_ours = true;
-            // A full lane only costs the quick detection of this client's death.
-            client.watched = self.context.early_unblock
-                && self
-                    .resource_commands
-                    .offer(ResourceCommand::Watch { client_id, process })
-                    .is_ok();
+            client.watched = self.watch(client_id, record.process);
         }
         self.clients.push(client);
         self.services.respond(&Response::CounterReady {
@@ -218,6 +216,19 @@ impl Conductor {
             }
         };
         self.admit_client(header.client_id)?;
+        let held = self
+            .links
+            .iter()
+            .filter(|link| link.client_id == header.client_id)
+            .count();
+        if held >= SUBSCRIPTIONS_PER_CLIENT_MAX {
+            return Err(CommandFailure::new(
+                ErrorCode::GenericError,
+                format!(
+                    "the client holds {held} subscriptions and destinations, more than it may: close unused ones"
+                ),
+            ));
+        }
         self.services.respond(&Response::SubscriptionReady {
             correlation_id: header.correlation_id,
             channel_status_counter_id: status,
@@ -373,22 +384,34 @@ impl Conductor {
 
     /// Removes links and frees their position counters without a word, as a removal by the client's own wish does.
     pub(super) fn remove_links(&mut self, matches: impl Fn(&SubscriptionLink) -> bool) {
-        let mut index = 0;
-        while index < self.links.len() {
-            if !matches(&self.links[index]) {
-                index += 1;
-                continue;
-            }
-            let link = self.links.remove(index);
-            if let LinkKind::ManualDestinations { status } = link.kind {
-                self.services.free_counter(status);
-            }
-            for publication in &mut self.publications {
-                for subscriber in publication.unlink(|subscriber| subscriber.link == link.id) {
-                    self.services.free_counter(subscriber.counter_id);
+        for counter_id in self.unlink_all(matches) {
+            self.services.free_counter(counter_id);
+        }
+    }
+
+    /// Removes links in one pass over links and subscribers; returns the position counters they had.
+    pub(super) fn unlink_all(&mut self, matches: impl Fn(&SubscriptionLink) -> bool) -> Vec<CounterId> {
+        let mut removed = BTreeSet::new();
+        let services = &mut self.services;
+        self.links.retain(|link| {
+            let goes = matches(link);
+            if goes {
+                removed.insert(link.id);
+                if let LinkKind::ManualDestinations { status } = link.kind {
+                    services.free_counter(status);
                 }
             }
+            !goes
+        });
+        let mut counters = Vec::new();
+        if removed.is_empty() {
+            return counters;
         }
+        for publication in &mut self.publications {
+            let unlinked = publication.unlink(|subscriber| removed.contains(&subscriber.link));
+            counters.extend(unlinked.iter().map(|subscriber| subscriber.counter_id));
+        }
+        counters
     }
 
     fn allocate_receive_channel(
@@ -594,7 +617,10 @@ impl Conductor {
                 ),
             ));
         }
-        let Some(index) = self.publication_index(RegistrationId(image.0)) else {
+        let index = self
+            .publication_index(RegistrationId(image.0))
+            .filter(|index| self.publications[*index].state() != State::Linger);
+        let Some(index) = index else {
             return Err(CommandFailure::new(
                 ErrorCode::GenericError,
                 format!("can not reject image {image}: there is no such image"),

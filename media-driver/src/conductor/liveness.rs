@@ -2,16 +2,20 @@
 //! 13.12, 3.5).
 #![forbid(unsafe_code)]
 
+use fulmar::agent::ProcessId;
 use fulmar::cnc::extension::{OwnerRecord, Window};
 use fulmar::control::ErrorCode;
 use fulmar::counters::SystemCounter;
 use fulmar::id::{ClientId, CounterId, RegistrationId};
 
-use super::agent::{Conductor, RingWatch};
+use super::agent::{Conductor, Departed, RingWatch, StoppedClient};
 use super::clients::ClientRecord;
 use crate::commands::ResourceCommand;
 use crate::protocol::untethered::TetherAction;
 use crate::stream::ipc_publication::{Holder, IpcPublication, State};
+
+/// How soon the search for what dead publishers left open is tried again when it made no progress, nanoseconds.
+const ORPHAN_RETRY_NS: i64 = 1_000_000;
 
 impl Conductor {
     pub(super) fn on_timer(&mut self) {
@@ -20,6 +24,7 @@ impl Conductor {
         self.check_publications();
         self.check_ring();
         self.redeliver();
+        self.check_slots();
     }
 
     fn redeliver(&mut self) {
@@ -40,8 +45,9 @@ impl Conductor {
             if self.clients[index].is_expired(now, timeout) {
                 let client = self.clients.remove(index);
                 if !client.watched && !client.closed_by_command {
-                    // Nothing will say when its process ends: what it left open is repaired now.
-                    self.repair_after(client.id);
+                    // Nothing will say whether its process still runs. Its claims are fenced and can be taken away; an
+                    // offer it may be stopped in is left to the unblock timeout.
+                    self.repair_claims_of(client.id);
                 }
                 self.expire(&client);
             } else {
@@ -50,18 +56,96 @@ impl Conductor {
         }
     }
 
-    /// A watched process has ended: everything of its client goes now, without waiting for a timeout.
+    /// A watched process has ended. The logs it wrote to are repaired now; its other things go as soon as the commands
+    /// it left in the ring have run, so that none of them brings it back and a close it sent is honoured.
     pub(super) fn on_client_died(&mut self, client_id: ClientId) {
         self.repair_after(client_id);
         if self.ring.unblock_dead(client_id.0) {
             self.services.increment(SystemCounter::UnblockedCommands);
         }
-        if let Some(index) = self.clients.iter().position(|client| client.id == client_id) {
-            let mut client = self.clients.remove(index);
-            client.watched = false;
-            self.expire(&client);
+        let until = self.ring.producer_position();
+        self.departed.push(Departed { client_id, until });
+        self.bury();
+    }
+
+    /// Removes what is left of dead clients whose commands have all run.
+    pub(super) fn bury(&mut self) -> usize {
+        if self.departed.is_empty() || self.pending.is_some() {
+            return 0;
         }
-        self.extension.free_slots_of(client_id);
+        let head = self.ring.consumer_position();
+        let mut buried = 0;
+        let mut index = 0;
+        while index < self.departed.len() {
+            if self.departed[index].until > head {
+                index += 1;
+                continue;
+            }
+            let Departed { client_id, .. } = self.departed.swap_remove(index);
+            if let Some(position) = self.clients.iter().position(|client| client.id == client_id) {
+                let mut client = self.clients.remove(position);
+                client.watched = false;
+                self.expire(&client);
+            }
+            self.extension.free_slots_of(client_id);
+            self.watches.retain(|watched| *watched != client_id);
+            self.release_stopped(client_id);
+            buried += 1;
+        }
+        buried
+    }
+
+    /// Watches every client that shows itself in the extension file: also those that have not sent a command yet, or
+    /// were given up while their process lives, so that their slots come back once it ends.
+    fn check_slots(&mut self) {
+        let mut present = core::mem::take(&mut self.present);
+        present.clear();
+        let extension = self.extension.clone();
+        for record in extension.clients() {
+            present.push(record.client_id);
+            self.watch(record.client_id, record.process);
+        }
+        let gone = self
+            .stopped
+            .iter()
+            .position(|stopped| !present.contains(&stopped.client_id));
+        if let Some(index) = gone {
+            // It has put its own things away since it was given up.
+            let client_id = self.stopped[index].client_id;
+            self.release_stopped(client_id);
+        }
+        self.present = present;
+    }
+
+    /// Asks for a client's process to be watched; `true` if it is.
+    pub(super) fn watch(&mut self, client_id: ClientId, process: ProcessId) -> bool {
+        if !self.context.early_unblock || self.unwatchable.contains(&client_id) {
+            return false;
+        }
+        if self.watches.contains(&client_id) {
+            return true;
+        }
+        let sent = self
+            .resource_commands
+            .offer(ResourceCommand::Watch { client_id, process })
+            .is_ok();
+        if sent {
+            self.watches.push(client_id);
+        }
+        sent
+    }
+
+    /// Gives back the counters of a client that was given up while its process was alive.
+    fn release_stopped(&mut self, client_id: ClientId) {
+        if let Some(index) = self
+            .stopped
+            .iter()
+            .position(|stopped| stopped.client_id == client_id)
+        {
+            for counter_id in self.stopped.swap_remove(index).counters {
+                self.services.free_counter(counter_id);
+            }
+        }
     }
 
     fn expire(&mut self, client: &ClientRecord) {
@@ -79,13 +163,45 @@ impl Conductor {
                 .counter_unavailable(counter.registration_id, counter.counter_id);
             self.services.free_counter(counter.counter_id);
         }
-        self.remove_links(|link| link.client_id == client.id);
+        let positions = self.unlink_all(|link| link.client_id == client.id);
         self.services.free_counter(client.heartbeat_id);
+        if client.watched && !client.closed_by_command {
+            // Its process lives and may be stopped in the middle of a poll: its position counters are not given to
+            // anybody else before it is gone or has put its things away.
+            self.stopped.push(StoppedClient {
+                client_id: client.id,
+                counters: positions,
+            });
+            return;
+        }
+        for counter_id in positions {
+            self.services.free_counter(counter_id);
+        }
         if client.closed_by_command && client.watched {
             // A full lane only means that the watch ends with the process.
-            let _ = self
+            let sent = self
                 .resource_commands
                 .offer(ResourceCommand::Unwatch { client_id: client.id });
+            if sent.is_ok() {
+                self.watches.retain(|watched| *watched != client.id);
+            }
+        }
+    }
+
+    /// Looks for claims of a client that is gone or given up.
+    fn repair_claims_of(&mut self, client_id: ClientId) {
+        for owner in self
+            .extension
+            .owners()
+            .filter(|owner| owner.client_id == client_id)
+        {
+            let written = self
+                .publications
+                .iter_mut()
+                .find(|other| other.registration_id == owner.registration_id);
+            if let Some(publication) = written {
+                publication.add_orphan_claims(owner.tag);
+            }
         }
     }
 
@@ -110,8 +226,9 @@ impl Conductor {
                     unblocked += publication.pad_in_flight(position, length).unblocked;
                 }
             }
-            publication.add_orphan_claims(owner.tag);
         }
+        self.repair_claims_of(client_id);
+        self.orphan_search = self.services.timer;
         self.services
             .add(SystemCounter::UnblockedPublications, unblocked as i64);
     }
@@ -122,25 +239,41 @@ impl Conductor {
 
     /// One bounded step of the search for what dead publishers left open.
     pub(super) fn repair_orphans(&mut self) -> usize {
+        if !self.orphan_search.is_due(self.services.timer) || !self.has_orphans() {
+            return 0;
+        }
         let mut work = 0;
+        let live = self.live_owners();
         for publication in &mut self.publications {
             if !publication.has_orphans() {
                 continue;
             }
             let foreign = foreign_writer(&self.clients, publication);
             let (extension, registration_id) = (&self.extension, publication.registration_id);
-            let repairs = publication.repair_orphans(|position| {
+            let repairs = publication.repair_orphans(|position, length| {
                 if foreign {
                     Holder::Live
                 } else {
-                    holder_at(extension, registration_id, position)
+                    holder_of(extension, &live, registration_id, position, length)
                 }
             });
             self.services
                 .add(SystemCounter::UnblockedPublications, repairs.unblocked as i64);
             work += repairs.unblocked;
         }
+        if work == 0 {
+            // A live publisher has to move first.
+            self.orphan_search = self.services.timer.plus_nanos(ORPHAN_RETRY_NS);
+        }
         work
+    }
+
+    /// Clients whose word in the extension file counts: attached, or given up while their process lives.
+    fn live_owners(&self) -> Vec<ClientId> {
+        let attached = self.clients.iter().map(|client| client.id);
+        attached
+            .chain(self.stopped.iter().map(|stopped| stopped.client_id))
+            .collect()
     }
 
     // Publications
@@ -204,8 +337,12 @@ impl Conductor {
             return;
         };
         // A live publisher of ours that says it is writing there will finish; its frame is never taken away.
+        let live = self.live_owners();
+        let publication = &mut self.publications[index];
         let (extension, registration_id) = (&self.extension, publication.registration_id);
-        if publication.unblock_at(position, || holder_at(extension, registration_id, position)) {
+        if publication.unblock_at(position, |position, length| {
+            holder_of(extension, &live, registration_id, position, length)
+        }) {
             self.services.increment(SystemCounter::UnblockedPublications);
         }
     }
@@ -219,7 +356,7 @@ impl Conductor {
             return;
         }
         let position = publication.consumer_position();
-        if publication.unblock_at(position, || Holder::Unknown) {
+        if publication.unblock_at(position, |_, _| Holder::Unknown) {
             self.services.increment(SystemCounter::UnblockedPublications);
         }
     }
@@ -227,11 +364,14 @@ impl Conductor {
     /// Tells every linked subscription that has the image that it is gone. Counters stay until the publication is
     /// freed, because subscribers may still be reading.
     fn end_images(&mut self, index: usize) {
+        let now = self.services.timer;
         let mut ended = Vec::new();
-        for subscriber in &self.publications[index].subscribers {
+        for subscriber in &mut self.publications[index].subscribers {
             if subscriber.tether.has_image() {
                 ended.push((subscriber.registration_id, subscriber.link));
             }
+            // Nobody is told a second time.
+            subscriber.tether.end(now);
         }
         for (registration_id, link) in ended {
             let channel = self.channel_of(link);
@@ -272,10 +412,13 @@ impl Conductor {
                 self.services.free_counter(counter_id);
             }
             TetherAction::Rejoin => {
+                let now = self.services.timer;
                 let publication = &mut self.publications[index];
-                let join_position = publication.rejoin_position(position);
+                // Whoever rests does not count, so that two who return together do not hold each other back.
+                let join_position = publication.join_position();
                 let subscriber = &mut publication.subscribers[position];
                 subscriber.restart_at(join_position);
+                subscriber.tether.rejoin(now);
                 let (registration_id, counter_id) = (subscriber.registration_id, subscriber.counter_id);
                 self.announce_image(index, registration_id, counter_id);
             }
@@ -312,17 +455,24 @@ impl Conductor {
     }
 }
 
-/// Whether a live publisher of ours says that it is writing at `position`.
-fn holder_at(extension: &fulmar::cnc::Extension, registration_id: RegistrationId, position: i64) -> Holder {
+/// Whether one of the `live` publishers says that it is writing in `[position, position + length)`.
+fn holder_of(
+    extension: &fulmar::cnc::Extension,
+    live: &[ClientId],
+    registration_id: RegistrationId,
+    position: i64,
+    length: i64,
+) -> Holder {
     let holds = |owner: &OwnerRecord| {
         owner.registration_id == registration_id
+            && live.contains(&owner.client_id)
             && match owner.window {
                 Window::None => false,
                 Window::Reserving => true,
                 Window::InFlight {
                     position: start,
-                    length,
-                } => start <= position && position < start.saturating_add(length),
+                    length: taken,
+                } => start < position.saturating_add(length) && position < start.saturating_add(taken),
             }
     };
     if extension.owners().any(|owner| holds(&owner)) {

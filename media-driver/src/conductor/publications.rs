@@ -17,6 +17,13 @@ use crate::config::PublicationParams;
 use crate::stream::ipc_publication::{IpcPublication, NewIpcPublication, PositionCounter, Reference, State};
 use crate::stream::subscribers::Subscriber;
 
+/// How often one publication may be shared.
+const REFERENCES_MAX: usize = 16_384;
+
+/// Channels in announcements that an image is gone are cut to this: they are informational, and no response may be
+/// longer than the smallest foreign client can take (shared-memory spec 4.3).
+const INFORMATIONAL_CHANNEL_MAX: usize = 1024;
+
 impl Conductor {
     pub(super) fn on_add_publication(
         &mut self,
@@ -52,6 +59,12 @@ impl Conductor {
     ) -> Result<(), CommandFailure> {
         let publication = &mut self.publications[index];
         publication.params.check_clash(params, publication.session_id)?;
+        if publication.references.len() >= REFERENCES_MAX {
+            return Err(CommandFailure::new(
+                ErrorCode::GenericError,
+                format!("the publication is shared {REFERENCES_MAX} times already: close unused ones"),
+            ));
+        }
         publication.references.push(Reference {
             registration_id: header.correlation_id.into(),
             client_id: header.client_id,
@@ -390,7 +403,7 @@ impl Conductor {
                 image_correlation_id: publication.registration_id.into(),
                 subscription_registration_id: subscription,
                 stream_id: publication.stream_id,
-                channel: Text::from(channel),
+                channel: Text(&channel.as_bytes()[..channel.len().min(INFORMATIONAL_CHANNEL_MAX)]),
             },
         ));
     }

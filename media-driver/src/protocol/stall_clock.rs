@@ -15,15 +15,17 @@ pub const STALL_THRESHOLD_NS: i64 = 500_000_000;
 pub struct StallClock {
     last: NanoTime,
     hidden_ns: i64,
+    threshold_ns: i64,
 }
 
 impl StallClock {
-    /// Starts at `now`.
+    /// Starts at `now`. An agent that sleeps for up to `longest_idle_ns` when it has nothing to do is not stalled.
     #[must_use]
-    pub fn new(now: NanoTime) -> Self {
+    pub fn new(now: NanoTime, longest_idle_ns: i64) -> Self {
         Self {
             last: now,
             hidden_ns: 0,
+            threshold_ns: STALL_THRESHOLD_NS.saturating_add(longest_idle_ns.max(0)),
         }
     }
 
@@ -31,9 +33,9 @@ impl StallClock {
     #[inline]
     pub fn advance(&mut self, now: NanoTime) -> NanoTime {
         let gap = now.since(self.last);
-        if gap > STALL_THRESHOLD_NS {
+        if gap > self.threshold_ns {
             // One threshold's worth still counts, so that timers go on even if every cycle is this slow.
-            self.hidden_ns = self.hidden_ns.wrapping_add(gap - STALL_THRESHOLD_NS);
+            self.hidden_ns = self.hidden_ns.wrapping_add(gap - self.threshold_ns);
         }
         self.last = now;
         now.plus_nanos(-self.hidden_ns)
@@ -53,14 +55,14 @@ mod tests {
 
     #[test]
     fn short_gaps_count_in_full() {
-        let mut clock = StallClock::new(NanoTime(0));
+        let mut clock = StallClock::new(NanoTime(0), 0);
         assert_eq!(clock.advance(NanoTime(400_000_000)), NanoTime(400_000_000));
         assert_eq!(clock.advance(NanoTime(800_000_000)), NanoTime(800_000_000));
     }
 
     #[test]
     fn a_pause_of_twelve_seconds_counts_as_one_threshold() {
-        let mut clock = StallClock::new(NanoTime(0));
+        let mut clock = StallClock::new(NanoTime(0), 0);
         let timer = clock.advance(NanoTime(12_000_000_000));
         assert_eq!(timer, NanoTime(STALL_THRESHOLD_NS));
         assert_eq!(clock.to_real(timer), NanoTime(12_000_000_000));

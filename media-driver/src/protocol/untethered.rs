@@ -113,12 +113,20 @@ impl Tether {
                 self.enter(TetherState::Closed, now);
                 TetherAction::Close
             }
-            TetherState::Resting if waited >= timeouts.resting_ns => {
-                self.enter(TetherState::Active, now);
-                TetherAction::Rejoin
-            }
+            // It stays out of the count until its owner has moved it to the join position: see `rejoin`.
+            TetherState::Resting if waited >= timeouts.resting_ns => TetherAction::Rejoin,
             _ => TetherAction::None,
         }
+    }
+
+    /// The owner has moved the position: it counts again.
+    pub fn rejoin(&mut self, now: NanoTime) {
+        self.enter(TetherState::Active, now);
+    }
+
+    /// Its image is gone for good.
+    pub fn end(&mut self, now: NanoTime) {
+        self.enter(TetherState::Closed, now);
     }
 
     fn enter(&mut self, state: TetherState, now: NanoTime) {
@@ -139,10 +147,19 @@ mod tests {
     };
 
     fn walk(mut tether: Tether, seconds: i64) -> Vec<(i64, TetherAction)> {
-        (1..=seconds)
-            .map(|second| (second, tether.on_timer(NanoTime(second * S), 0, 100, &TIMEOUTS)))
-            .filter(|(_, action)| *action != TetherAction::None)
-            .collect()
+        let mut actions = Vec::new();
+        for second in 1..=seconds {
+            let now = NanoTime(second * S);
+            let action = tether.on_timer(now, 0, 100, &TIMEOUTS);
+            if action == TetherAction::Rejoin {
+                assert!(!tether.is_working(), "it counts only once it was moved");
+                tether.rejoin(now);
+            }
+            if action != TetherAction::None {
+                actions.push((second, action));
+            }
+        }
+        actions
     }
 
     #[test]

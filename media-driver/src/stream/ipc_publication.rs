@@ -321,17 +321,6 @@ impl IpcPublication {
             .fold(self.consumer_position, i64::min)
     }
 
-    /// Where the subscriber at `index`, which does not count yet, starts again.
-    #[must_use]
-    pub fn rejoin_position(&self, index: usize) -> i64 {
-        self.subscribers
-            .iter()
-            .enumerate()
-            .filter(|(other, subscriber)| *other != index && subscriber.tether.is_working())
-            .map(|(_, subscriber)| subscriber.last_position())
-            .fold(self.consumer_position, i64::min)
-    }
-
     /// Writes the connected flag anew.
     pub fn refresh_connected(&mut self) {
         let connected = self.state == State::Active
@@ -442,8 +431,10 @@ impl IpcPublication {
 
     /// Repairs the log at `position` unless `holder` says that a live publisher is writing there; `true` if something
     /// was done.
-    pub fn unblock_at(&mut self, position: i64, holder: impl FnOnce() -> Holder) -> bool {
-        let done = is_progress(unblock_guarded(&self.log, position, || holder() == Holder::Live));
+    pub fn unblock_at(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
+        let done = is_progress(unblock_guarded(&self.log, position, || {
+            holder(position, 1) == Holder::Live
+        }));
         if done {
             self.blocked_position = -1;
         }
@@ -487,7 +478,7 @@ impl IpcPublication {
     }
 
     /// One bounded step of the search. `holder` says whether a live publisher may be at a position.
-    pub fn repair_orphans(&mut self, holder: impl Fn(i64) -> Holder) -> Repairs {
+    pub fn repair_orphans(&mut self, holder: impl Fn(i64, i64) -> Holder) -> Repairs {
         let mut repairs = Repairs::default();
         let from = self.orphans.next.max(self.consumer_position);
         let tags = &self.orphans.tags;
@@ -508,7 +499,7 @@ impl IpcPublication {
         // writing its header leaves that for good; a live one writes it within nanoseconds of running.
         if sweep.at_hole && self.orphans.reserving > 0 {
             let at = sweep.position;
-            if is_progress(unblock_guarded(&self.log, at, || holder(at) == Holder::Live)) {
+            if is_progress(unblock_guarded(&self.log, at, || holder(at, 1) == Holder::Live)) {
                 self.orphans.reserving -= 1;
                 repairs.unblocked += 1;
             }
