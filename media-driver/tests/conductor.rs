@@ -481,7 +481,11 @@ fn an_untethered_subscriber_that_stalls_goes_stops_counting_and_returns_with_its
     assert_eq!(image_counter(&events, stalled), stalled_counter);
     assert_eq!(world.value(stalled_counter), position);
     let other = image_counter(&events, also_stalled);
-    assert_eq!(world.value(other), position, "two that return together do not hold each other back");
+    assert_eq!(
+        world.value(other),
+        position,
+        "two that return together do not hold each other back"
+    );
     assert_eq!(world.value(limit), position + 32 * 1024);
 }
 
