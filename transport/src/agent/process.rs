@@ -9,6 +9,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// A process, told apart from every other one that has or had its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,6 +138,29 @@ pub fn pid_is_alive(pid: i64) -> Option<bool> {
         Err(WatchError::Gone) => Some(false),
         Err(WatchError::Unsupported) => None,
     }
+}
+
+/// The process that has this id in our namespace now, if it has this file mapped: that tells a process apart from one
+/// of another namespace that is called by the same number there. Never the calling process.
+#[must_use]
+pub fn process_that_maps(pid: i64, path: &Path) -> Option<ProcessId> {
+    if pid == i64::from(std::process::id()) {
+        return None;
+    }
+    let process = ProcessId {
+        pid,
+        start_time_ticks: start_time_of(pid)?,
+        namespace: own_namespace(),
+    };
+    let path = std::fs::canonicalize(path).ok()?;
+    let maps = std::fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let name = path.as_os_str().as_encoded_bytes();
+    maps.split(|byte| *byte == b'\n')
+        .any(|line| {
+            line.strip_suffix(name)
+                .is_some_and(|rest| rest.last() == Some(&b' '))
+        })
+        .then_some(process)
 }
 
 /// Processor time that the calling thread has used.
@@ -314,6 +338,22 @@ mod tests {
         assert_eq!(ProcessWatch::open(id).unwrap_err(), WatchError::Unsupported);
         id.namespace = 0;
         assert_eq!(ProcessWatch::open(id).unwrap_err(), WatchError::Unsupported);
+    }
+
+    #[test]
+    fn a_process_is_known_by_a_file_it_maps() {
+        let mut child = sleeping_child();
+        let pid = i64::from(child.id());
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        assert_eq!(process_that_maps(pid, &program), Some(id_of(&child)));
+        assert_eq!(process_that_maps(pid, Path::new("/proc/self/maps")), None);
+        assert_eq!(process_that_maps(pid, Path::new("/nowhere")), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(process_that_maps(pid, &program), None);
+        let own = i64::from(std::process::id());
+        let own_program = std::fs::read_link("/proc/self/exe").unwrap();
+        assert_eq!(process_that_maps(own, &own_program), None);
     }
 
     #[test]

@@ -2,14 +2,15 @@
 #![forbid(unsafe_code)]
 
 use core::time::Duration;
+use std::path::Path;
 
 use super::error::{ClientError, RegistrationError};
 use super::liveness::{Liveness, Process};
 use super::settings::ClientSettings;
 use crate::agent::Doorbell;
-use crate::agent::process::{ProcessId, ProcessWatch, WatchError};
+use crate::agent::process::{ProcessId, ProcessWatch, WatchError, process_that_maps};
 use crate::cnc::extension::{ClientSlot, Extension};
-use crate::cnc::{CncError, CncFile};
+use crate::cnc::{CncError, CncFile, layout};
 use crate::control::{Command, CommandHeader};
 use crate::counters::{Counter, CounterState, CountersReader};
 use crate::directory::Directory;
@@ -108,7 +109,15 @@ impl Finder {
             Some(Err(WatchError::Gone)) => return dead(run),
         };
         let heartbeat = ring.consumer_heartbeat().0;
-        if let Err(reason) = self.judge_heartbeat(run, heartbeat, watch.is_some(), settings, now) {
+        let watch = match watch {
+            Some(own) => Some(Watch {
+                own: true,
+                process: own,
+            }),
+            None => foreign_watch(directory, run),
+        };
+        let lives = watch.as_ref().is_some_and(|watch| watch.own);
+        if let Err(reason) = self.judge_heartbeat(run, heartbeat, lives, settings, now) {
             return Attempt::NotYet(reason);
         }
         match Link::open(cnc, ring, run, extension, watch, settings, now) {
@@ -156,6 +165,21 @@ fn run_of(cnc: &CncFile) -> Run {
     }
 }
 
+/// The process of a driver, for its death.
+struct Watch {
+    /// Whether it is a driver of ours, which says which process it is. Of a foreign one that is a guess, good enough to
+    /// learn of its death sooner than by its silence, not good enough to trust it although it is silent.
+    own: bool,
+    process: ProcessWatch,
+}
+
+fn foreign_watch(directory: &dyn Directory, run: Run) -> Option<Watch> {
+    let file = format!("{}/{}", directory.path(), layout::FILE_NAME);
+    let process = process_that_maps(run.pid, Path::new(&file))?;
+    let process = ProcessWatch::open(process).ok()?;
+    Some(Watch { own: false, process })
+}
+
 fn dead(run: Run) -> Attempt {
     Attempt::NotYet(format!("the driver's process {} is gone", run.pid))
 }
@@ -170,7 +194,7 @@ pub(super) struct Link {
     doorbell: Option<Doorbell>,
     /// Held for its drop, which gives the slot back.
     _client_slot: Option<ClientSlot>,
-    watch: Option<ProcessWatch>,
+    watch: Option<Watch>,
     client_id: ClientId,
     liveness: Liveness,
     heartbeat: Option<Counter>,
@@ -188,7 +212,7 @@ impl Link {
         ring: ManyToOneRing<View>,
         run: Run,
         extension: Option<Extension>,
-        watch: Option<ProcessWatch>,
+        watch: Option<Watch>,
         settings: &ClientSettings,
         now: Now,
     ) -> Result<Link, String> {
@@ -238,9 +262,9 @@ impl Link {
         self.cnc.region().is_damaged()
     }
 
-    /// Whether the driver's process is watched, so that its death is known at once.
-    pub(super) fn is_watched(&self) -> bool {
-        self.watch.is_some()
+    /// Whether the driver moves and its death would be known at once, so that no other can have taken its place.
+    pub(super) fn is_in_place(&self) -> bool {
+        !self.is_stalled() && self.watch.as_ref().is_some_and(|watch| watch.own)
     }
 
     /// Whether the directory holds the CnC file of another run by now.
@@ -318,7 +342,8 @@ impl Link {
     pub(super) fn look(&mut self, now: Now) -> super::liveness::Verdict {
         let process = match &self.watch {
             None => Process::Unknown,
-            Some(watch) if watch.is_dead() => Process::Dead,
+            Some(watch) if watch.process.is_dead() => Process::Dead,
+            Some(Watch { own: false, .. }) => Process::Unknown,
             Some(_) => Process::Alive,
         };
         let heartbeat = self.ring.consumer_heartbeat().0;

@@ -13,6 +13,23 @@
 //!    |             |
 //!  Publication, ExclusivePublication, Subscription -> Image, UserCounter
 //! ```
+//!
+//! ```no_run
+//! use fulmar::{Client, ClientSettings, Offer};
+//!
+//! let client = Client::connect(ClientSettings::default())?;
+//! let mut subscription = client.add_subscription("aeron:ipc", 1001)?;
+//! let publication = client.add_publication("aeron:ipc", 1001)?;
+//! loop {
+//!     match publication.offer(b"hello") {
+//!         Offer::Position(_) => break,
+//!         outcome if outcome.is_retryable() => std::thread::yield_now(),
+//!         outcome => return Err(format!("{outcome:?}").into()),
+//!     }
+//! }
+//! while subscription.poll(|payload, header| println!("{} bytes at {}", payload.len(), header.position()), 10) == 0 {}
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg(not(loom))]
 #![forbid(unsafe_code)]
 

@@ -51,15 +51,14 @@ impl Conductor {
         }
     }
 
-    /// Whether another driver has taken the directory over. Only asked where the process of this one can not be
-    /// watched: its death is known sooner.
+    /// Whether another driver has taken the directory over. Only asked where that is possible unnoticed.
     fn is_replaced(&mut self, now: Now) -> bool {
         if !self.next_replaced_check.is_due(now.nanos) {
             return false;
         }
         self.next_replaced_check = now.nanos.plus_nanos(REPLACED_CHECK_INTERVAL_NS);
         match &self.state {
-            State::Attached(link) => !link.is_watched() && link.is_replaced(&*self.directory),
+            State::Attached(link) => !link.is_in_place() && link.is_replaced(&*self.directory),
             State::Lost { .. } | State::Closed => false,
         }
     }
