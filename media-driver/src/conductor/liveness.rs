@@ -248,7 +248,7 @@ impl Conductor {
             if !publication.has_orphans() {
                 continue;
             }
-            let foreign = foreign_writer(&self.clients, publication);
+            let foreign = foreign_writer(&self.clients, &self.extension, publication);
             let (extension, registration_id) = (&self.extension, publication.registration_id);
             let repairs = publication.repair_orphans(|position, length| {
                 if foreign {
@@ -483,10 +483,18 @@ fn holder_of(
 }
 
 /// Whether a client that does not say what it is writing holds the publication.
-fn foreign_writer(clients: &[ClientRecord], publication: &IpcPublication) -> bool {
+fn foreign_writer(
+    clients: &[ClientRecord],
+    extension: &fulmar::cnc::Extension,
+    publication: &IpcPublication,
+) -> bool {
     publication.references.iter().any(|reference| {
-        clients
-            .iter()
-            .any(|client| client.id == reference.client_id && !client.is_ours)
+        let is_ours = |client: &ClientRecord| client.id == reference.client_id && client.is_ours;
+        let is_untracked = |id| {
+            extension
+                .clients()
+                .any(|record| record.client_id == id && record.is_untracked)
+        };
+        !clients.iter().any(is_ours) || is_untracked(reference.client_id)
     })
 }

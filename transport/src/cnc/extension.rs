@@ -6,6 +6,7 @@
 //!    8 i32 version                       256 zero
 //!   12 i32 client slots                 1024 client slots, 128 bytes each:
 //!   16 i32 owner slots                          0 i64 client id    8 i64 pid   16 i64 start ticks  24 i64 namespace
+//!                                              32 i64 1 once a publication of the client got no owner slot
 //!   24 i64 driver pid                        then owner slots, 128 bytes each:
 //!   32 i64 driver start ticks                   0 i64 owner tag    8 i64 client id   16 i64 log registration id
 //!   40 i64 driver start, epoch ms              64 i64 window word 72 i64 in-flight length
@@ -59,6 +60,7 @@ const CLIENT_ID: usize = 0;
 const CLIENT_PID: usize = 8;
 const CLIENT_START_TICKS: usize = 16;
 const CLIENT_NAMESPACE: usize = 24;
+const CLIENT_UNTRACKED: usize = 32;
 
 const OWNER_TAG: usize = 0;
 const OWNER_CLIENT_ID: usize = 8;
@@ -128,6 +130,8 @@ pub struct ClientRecord {
     pub client_id: ClientId,
     /// The process it lives in, as the client says.
     pub process: ProcessId,
+    /// Whether some of its publications do not say what they write: they are to be treated like foreign ones.
+    pub is_untracked: bool,
 }
 
 /// What one handle of a concurrent publication is doing to its log.
@@ -279,8 +283,8 @@ impl Extension {
     }
 
     /// Takes a slot for one handle of a concurrent publication. `None` when the table is full or the tag is one of
-    /// the reserved values: the handle then works without, and a death in the middle of its append is repaired by
-    /// the slow timeout.
+    /// the reserved values: the handle then works without, the client's slot says so, and a death in the middle of
+    /// its append is repaired by the slow timeout.
     #[must_use]
     pub fn claim_owner_slot(
         &self,
@@ -293,12 +297,26 @@ impl Extension {
             slot.store_relaxed_i64(OWNER_REGISTRATION_ID, registration_id.0);
             slot.store_relaxed_i64(OWNER_LENGTH, 0);
             slot.store_relaxed_i64(OWNER_WINDOW, WINDOW_NONE);
-        })?;
+        });
+        let Some(slot) = slot else {
+            self.mark_untracked(client_id);
+            return None;
+        };
         Some(OwnerSlot {
             slot,
             tag,
             one_thread: PhantomData,
         })
+    }
+
+    fn mark_untracked(&self, client_id: ClientId) {
+        let own = self
+            .slots(self.client_table())
+            .find(|slot| is_taken(client_id.0) && slot.load_acquire_i64(CLIENT_ID) == client_id.0);
+        if let Some(slot) = own {
+            // SYNC untracked: comes before the first append of the publication that has no slot.
+            slot.store_release_i64(CLIENT_UNTRACKED, 1);
+        }
     }
 
     /// The attached clients.
@@ -309,6 +327,7 @@ impl Extension {
             is_taken(id).then(|| ClientRecord {
                 client_id: ClientId(id),
                 process: process_of(&slot),
+                is_untracked: slot.load_acquire_i64(CLIENT_UNTRACKED) != 0,
             })
         })
     }
@@ -534,6 +553,27 @@ mod tests {
     }
 
     #[test]
+    fn a_client_whose_publication_got_no_slot_is_marked() {
+        let (_region, extension) = extension();
+        let _client = extension.claim_client_slot(ClientId(7), process(7)).unwrap();
+        let owners: Vec<OwnerSlot> = (1..=OWNER_SLOTS as i64)
+            .map(|tag| {
+                extension
+                    .claim_owner_slot(ClientId(8), tag, RegistrationId(1))
+                    .unwrap()
+            })
+            .collect();
+        assert!(!extension.clients().next().unwrap().is_untracked);
+        assert!(
+            extension
+                .claim_owner_slot(ClientId(7), 1 << 40, RegistrationId(1))
+                .is_none()
+        );
+        assert!(extension.clients().next().unwrap().is_untracked);
+        assert_eq!(owners.len(), OWNER_SLOTS);
+    }
+
+    #[test]
     fn a_file_of_another_run_or_layout_is_refused() {
         let (region, _) = extension();
         let view = region.as_view();
@@ -581,7 +621,8 @@ mod tests {
             extension.clients().collect::<Vec<_>>(),
             [ClientRecord {
                 client_id: ClientId(10),
-                process: process(2)
+                process: process(2),
+                is_untracked: false,
             }]
         );
         let record = extension.owners().next().unwrap();
