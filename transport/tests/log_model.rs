@@ -626,7 +626,7 @@ fn a_hole_without_a_header_is_padded_once_its_end_is_known() {
     let appender = ConcurrentAppender::new(log.clone(), 1);
     // Somebody raised the tail and died.
     log.metadata().tail_fetch_add(0, 96);
-    assert_eq!(unblock(&log, 0), Unblock::NotYet);
+    assert_eq!(unblock(&log, 0), Unblock::NotYet { scanned_to: 0 });
     appender.offer(&NoWindow, b"x", &NoReservedValue, i64::MAX);
     assert_eq!(unblock(&log, 0), Unblock::Padded { length: 96 });
     assert_eq!(unblock(&log, 0), Unblock::NotNeeded);

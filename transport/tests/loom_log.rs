@@ -327,6 +327,8 @@ struct Window {
     words: Arc<LoomWords>,
     /// A twin sets the window only after the tail was raised.
     late: bool,
+    /// A twin looks at the window without acquire order.
+    blurred: bool,
 }
 
 impl Window {
@@ -334,6 +336,21 @@ impl Window {
         Window {
             words: Arc::new(LoomWords::new(16)),
             late,
+            blurred: false,
+        }
+    }
+
+    /// Whether the publisher may be at the one position that the model lets it reserve.
+    fn touches(&self, range: Range<i64>) -> bool {
+        let word = if self.blurred {
+            self.words.load_relaxed_i64(0)
+        } else {
+            self.words.load_acquire_i64(0)
+        };
+        match word {
+            0 => false,
+            1 => true,
+            word => range.contains(&(word & !31)),
         }
     }
 
@@ -373,7 +390,7 @@ fn commit_against_unblock(term: Weakened, guarded: bool) {
         };
         let driver = {
             let log = log.clone();
-            thread::spawn(move || unblock_guarded(&log, 0, || guarded && window.is_set()))
+            thread::spawn(move || unblock_guarded(&log, 0, 0, |_, _| guarded && window.is_set()))
         };
         let reader = {
             let log = log.clone();
@@ -421,14 +438,14 @@ fn window_against_hole_check(late: bool, tails: Weakened) {
         };
         let driver = {
             let log = log.clone();
-            thread::spawn(move || unblock_guarded(&log, start as i64, || window.is_set()))
+            thread::spawn(move || unblock_guarded(&log, start as i64, start as i64, |_, _| window.is_set()))
         };
         let expected = AppendOutcome::Appended {
             position: TERM as i64,
         };
         assert_eq!(publisher.join().unwrap(), expected);
         let outcome = driver.join().unwrap();
-        assert!(matches!(outcome, Unblock::NotNeeded | Unblock::NotYet));
+        assert!(matches!(outcome, Unblock::NotNeeded | Unblock::NotYet { .. }));
         assert_eq!(read(&log, 0, start), (vec![44], TERM));
     });
 }
@@ -450,6 +467,82 @@ fn a_window_protects_nobody_without_the_acquire_of_the_tail() {
     window_against_hole_check(false, Weakened::Acquire(0));
 }
 
+/// What a driver asks the window about.
+#[derive(Clone, Copy, PartialEq)]
+enum Question {
+    /// The whole range that would become padding.
+    Range,
+    /// The start of it.
+    Start,
+}
+
+fn living_publisher_inside_a_hole(question: Question, blurred: bool) {
+    check(3, move || {
+        // Somebody died after raising the tail; a living publisher has the rest of the term.
+        let start = TERM - 2 * FRAME;
+        let position = start as i64;
+        let log = make(
+            start,
+            [start..TERM, 0..0, 0..0],
+            Weakened::Nothing,
+            Weakened::Nothing,
+        );
+        log.metadata().tail_fetch_add(0, FRAME as i64);
+        let window = Window {
+            blurred,
+            ..Window::new(false)
+        };
+        let publisher = {
+            let (log, window) = (log.clone(), window.clone());
+            thread::spawn(move || {
+                let appender = ConcurrentAppender::new(log, 77);
+                appender.offer(&window, &44u64.to_le_bytes(), &NoReservedValue, i64::MAX)
+            })
+        };
+        let driver = {
+            let log = log.clone();
+            thread::spawn(move || {
+                unblock_guarded(&log, position, position, |at, length| {
+                    let length = if question == Question::Range { length } else { 1 };
+                    window.touches(at..at + length)
+                })
+            })
+        };
+        let expected = AppendOutcome::Appended {
+            position: TERM as i64,
+        };
+        assert_eq!(publisher.join().unwrap(), expected);
+        match driver.join().unwrap() {
+            Unblock::Padded { length } => {
+                assert_eq!(length as usize, FRAME);
+                assert_eq!(read(&log, 0, start), (vec![44], TERM));
+            }
+            outcome => {
+                assert_eq!(outcome, Unblock::NotYet { scanned_to: position });
+                assert_eq!(read(&log, 0, TERM - FRAME), (vec![44], TERM));
+            }
+        }
+        assert_eq!(log.metadata().active_term_count_acquire(), 0);
+    });
+}
+
+#[test]
+fn padding_never_takes_the_range_of_a_living_publisher_inside_the_hole() {
+    living_publisher_inside_a_hole(Question::Range, false);
+}
+
+#[test]
+#[should_panic]
+fn a_question_about_the_start_of_a_hole_does_not_protect_who_is_inside() {
+    living_publisher_inside_a_hole(Question::Start, false);
+}
+
+#[test]
+#[should_panic]
+fn a_second_look_at_the_hole_misses_frames_without_the_acquire_of_the_window() {
+    living_publisher_inside_a_hole(Question::Range, true);
+}
+
 fn hole_against_header(term: Weakened) {
     check(3, move || {
         // Somebody died after raising the tail; the next publisher's payload would pass for a frame length.
@@ -461,7 +554,7 @@ fn hole_against_header(term: Weakened) {
         };
         let driver = {
             let log = log.clone();
-            thread::spawn(move || unblock_guarded(&log, 0, || false))
+            thread::spawn(move || unblock_guarded(&log, 0, 0, |_, _| false))
         };
         assert_eq!(publisher.join().unwrap(), 2 * FRAME as i64);
         match driver.join().unwrap() {
@@ -469,7 +562,7 @@ fn hole_against_header(term: Weakened) {
                 assert_eq!(length as usize, FRAME);
                 assert_eq!(read(&log, 0, 0), (vec![64], 2 * FRAME));
             }
-            outcome => assert_eq!(outcome, Unblock::NotYet),
+            outcome => assert_eq!(outcome, Unblock::NotYet { scanned_to: 0 }),
         }
     });
 }

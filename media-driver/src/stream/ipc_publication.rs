@@ -111,6 +111,8 @@ pub struct IpcPublication {
     blocked_position: i64,
     blocked_since: NanoTime,
     orphans: Orphans,
+    /// A position where a hole begins, and how far its end was searched for.
+    hole_scan: (i64, i64),
 }
 
 /// Frames looked at per duty cycle while claims of dead publishers are searched for.
@@ -185,6 +187,7 @@ impl IpcPublication {
             blocked_position: start_position,
             blocked_since: now,
             orphans: Orphans::default(),
+            hole_scan: (start_position, start_position),
         }
     }
 
@@ -432,13 +435,24 @@ impl IpcPublication {
     /// Repairs the log at `position` unless `holder` says that a live publisher is writing there; `true` if something
     /// was done.
     pub fn unblock_at(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
-        let done = is_progress(unblock_guarded(&self.log, position, || {
-            holder(position, 1) == Holder::Live
-        }));
+        let done = self.unblock_step(position, holder);
         if done {
             self.blocked_position = -1;
         }
         done
+    }
+
+    /// One bounded step; the search for the end of a long hole goes on where the last step at `position` ended.
+    fn unblock_step(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
+        let (hole, scanned_to) = self.hole_scan;
+        let scan_from = if hole == position { scanned_to } else { position };
+        let outcome = unblock_guarded(&self.log, position, scan_from, |position, length| {
+            holder(position, length) == Holder::Live
+        });
+        if let Unblock::NotYet { scanned_to } = outcome {
+            self.hole_scan = (position, scanned_to);
+        }
+        is_progress(outcome)
     }
 
     /// Notes that the publisher with this owner tag is dead and may have left claims open.
@@ -499,7 +513,7 @@ impl IpcPublication {
         // writing its header leaves that for good; a live one writes it within nanoseconds of running.
         if sweep.at_hole && self.orphans.reserving > 0 {
             let at = sweep.position;
-            if is_progress(unblock_guarded(&self.log, at, || holder(at, 1) == Holder::Live)) {
+            if self.unblock_step(at, holder) {
                 self.orphans.reserving -= 1;
                 repairs.unblocked += 1;
             }

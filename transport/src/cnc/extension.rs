@@ -164,6 +164,22 @@ pub enum Window {
     },
 }
 
+impl Window {
+    /// Whether the handle may be appending to a part of `[position, position + length)`. For the guard of
+    /// [`crate::log::unblock_guarded`].
+    #[must_use]
+    pub const fn may_touch(self, position: i64, length: i64) -> bool {
+        match self {
+            Window::None => false,
+            Window::Reserving => true,
+            Window::InFlight {
+                position: start,
+                length: in_flight,
+            } => start < position.saturating_add(length) && position < start.saturating_add(in_flight),
+        }
+    }
+}
+
 impl Extension {
     /// Writes the header into a region of [`FILE_LENGTH`] zero bytes. `start` is the start time that the driver also
     /// puts into its CnC file.
@@ -443,7 +459,8 @@ impl OwnerSlot {
     /// Comes after the tail was moved: `[position, position + length)` is ours.
     #[inline(always)]
     pub fn claimed(&self, position: i64, length: i64) {
-        self.slot.store_relaxed_i64(OWNER_LENGTH, length);
+        // SYNC owner-window: whoever sees this length sees that the window has left the position before.
+        self.slot.store_release_i64(OWNER_LENGTH, length);
         // SYNC owner-window: the length is there once the position is.
         self.slot
             .store_release_i64(OWNER_WINDOW, position | WINDOW_IN_FLIGHT);
@@ -510,14 +527,22 @@ fn process_of(slot: &View) -> ProcessId {
 }
 
 fn window_of(slot: &View) -> Window {
-    // SYNC owner-window: the length belongs to this position, or to a later one.
+    // SYNC owner-window: the length belongs to this position, or to a later one; then the window has moved on, and
+    // where it is now is for the next look.
     match slot.load_acquire_i64(OWNER_WINDOW) {
         WINDOW_NONE => Window::None,
         word if word & WINDOW_IN_FLIGHT == 0 => Window::Reserving,
-        word => Window::InFlight {
-            position: word & !0x1f,
-            length: slot.load_relaxed_i64(OWNER_LENGTH),
-        },
+        word => {
+            let length = slot.load_acquire_i64(OWNER_LENGTH);
+            if slot.load_relaxed_i64(OWNER_WINDOW) == word {
+                Window::InFlight {
+                    position: word & !0x1f,
+                    length,
+                }
+            } else {
+                Window::Reserving
+            }
+        }
     }
 }
 
@@ -659,6 +684,37 @@ mod tests {
         owner.enter();
         owner.leave();
         assert_eq!(owner.window(), Window::None);
+    }
+
+    #[test]
+    fn a_window_touches_every_range_it_shares_a_byte_with() {
+        let window = Window::InFlight {
+            position: 64,
+            length: 64,
+        };
+        for (position, length, expected) in [
+            (0, 64, false),
+            (0, 65, true),
+            (0, 1024, true),
+            (96, 32, true),
+            (127, 1, true),
+            (128, 32, false),
+            (0, i64::MAX, true),
+        ] {
+            assert_eq!(
+                window.may_touch(position, length),
+                expected,
+                "{position} {length}"
+            );
+            assert!(!Window::None.may_touch(position, length));
+            assert!(Window::Reserving.may_touch(position, length));
+        }
+        let hostile = Window::InFlight {
+            position: i64::MAX & !31,
+            length: i64::MAX,
+        };
+        assert!(hostile.may_touch(i64::MAX - 40, i64::MAX));
+        assert!(!hostile.may_touch(0, 64));
     }
 
     #[test]

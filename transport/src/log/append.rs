@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
+use core::mem;
 
 use crate::bits::align;
 use crate::id::{SessionId, StreamId, TermId};
@@ -168,6 +169,27 @@ fn write_padding<B: Words>(slot: Slot<'_, B>, length: i32, session_id: SessionId
     commit_frame(slot, length_word(length, FLAGS_UNFRAGMENTED, TYPE_PADDING));
 }
 
+/// An open frame while the application's code runs. Should that panic, the rest of the reserved range becomes padding
+/// and the window empty, so that a process that goes on does not block its stream.
+struct OpenFrame<'a, B: Words, W: AppendWindow> {
+    slot: Slot<'a, B>,
+    /// From the slot to the end of the reserved range, bytes.
+    rest: usize,
+    window: W,
+}
+
+impl<B: Words, W: AppendWindow> Drop for OpenFrame<'_, B, W> {
+    #[cold]
+    fn drop(&mut self) {
+        commit_frame(
+            self.slot,
+            length_word(self.rest as i32, FLAGS_UNFRAGMENTED, TYPE_PADDING),
+        );
+        // SYNC owner-window: every commit is visible once the window is empty.
+        self.window.leave();
+    }
+}
+
 /// One data frame with the `length` bytes of `source` from `from` on.
 struct Fragment<'s, S: ?Sized, R> {
     source: &'s S,
@@ -178,9 +200,16 @@ struct Fragment<'s, S: ?Sized, R> {
 }
 
 impl<S: Source + ?Sized, R> Fragment<'_, S, R> {
+    /// Writes it into a range that has `rest` bytes from the slot on.
     #[inline(always)]
-    fn write_to<B: Words>(&self, slot: Slot<'_, B>, session_id: SessionId, stream_word: i64)
-    where
+    fn write_to<B: Words, W: AppendWindow>(
+        &self,
+        slot: Slot<'_, B>,
+        rest: usize,
+        window: &W,
+        session_id: SessionId,
+        stream_word: i64,
+    ) where
         R: ReservedValue<B>,
     {
         let frame_length = (self.length + FRAME_HEADER_LENGTH) as i32;
@@ -196,27 +225,33 @@ impl<S: Source + ?Sized, R> Fragment<'_, S, R> {
         if R::IS_USED
             && let Some(frame) = FrameView::new(slot, word)
         {
-            slot.store_relaxed(HeaderWord::Reserved, self.reserved.value(&frame));
+            let open = OpenFrame { slot, rest, window };
+            let value = self.reserved.value(&frame);
+            mem::forget(open);
+            slot.store_relaxed(HeaderWord::Reserved, value);
         }
         commit_frame(slot, word);
     }
 }
 
 /// Writes a message of several frames, each committed before the next is begun.
-fn write_fragments<B, S, R>(
+fn write_fragments<B, W, S, R>(
     log: &LogBuffers<B>,
     template: &Template,
+    window: &W,
     range: Reservation,
     source: &S,
     reserved: &R,
 ) where
     B: Words,
+    W: AppendWindow,
     S: Source + ?Sized,
     R: ReservedValue<B>,
 {
     let total = source.length();
     let term = log.term(range.partition);
     let mut offset = range.offset;
+    let end = offset + fragmented_length(total, template.max_payload_length);
     let mut from = 0;
     while from < total {
         let length = (total - from).min(template.max_payload_length);
@@ -234,7 +269,13 @@ fn write_fragments<B, S, R>(
             flags,
             reserved,
         };
-        fragment.write_to(term.slot(offset), template.session_id, range.stream_word);
+        fragment.write_to(
+            term.slot(offset),
+            end - offset,
+            window,
+            template.session_id,
+            range.stream_word,
+        );
         offset += align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
         from += length;
     }
@@ -393,7 +434,7 @@ impl<B: Words> ConcurrentAppender<B> {
         if length <= self.template.max_payload_length {
             return self.write_unfragmented(window, range, source, reserved);
         }
-        write_fragments(&self.log, &self.template, range, source, reserved);
+        write_fragments(&self.log, &self.template, window, range, source, reserved);
         window.leave();
         let occupied = fragmented_length(length, self.template.max_payload_length);
         AppendOutcome::Appended {
@@ -422,14 +463,16 @@ impl<B: Words> ConcurrentAppender<B> {
             flags: FLAGS_UNFRAGMENTED,
             reserved,
         };
+        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
         fragment.write_to(
             self.log.term(range.partition).slot(range.offset),
+            occupied,
+            window,
             self.template.session_id,
             range.stream_word,
         );
         // SYNC owner-window: every commit is visible once the window is empty.
         window.leave();
-        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
         AppendOutcome::Appended {
             position: range.position() + occupied as i64,
         }
@@ -679,7 +722,7 @@ impl<B: Words> ExclusiveAppender<B> {
         match self.reserve(fragmented_length(length, max_payload_length), limit) {
             Ok(range) if length <= max_payload_length => self.write_unfragmented(range, source, reserved),
             Ok(range) => {
-                write_fragments(&self.log, &self.template, range, source, reserved);
+                write_fragments(&self.log, &self.template, &NoWindow, range, source, reserved);
                 AppendOutcome::Appended {
                     position: self.position(),
                 }
@@ -703,6 +746,8 @@ impl<B: Words> ExclusiveAppender<B> {
         };
         fragment.write_to(
             self.log.term(range.partition).slot(range.offset),
+            align(fragment.length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT),
+            &NoWindow,
             self.template.session_id,
             range.stream_word,
         );

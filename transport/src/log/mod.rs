@@ -44,5 +44,5 @@ pub use frame::{FrameView, Payload};
 pub use metadata::{Metadata, producer_position};
 pub use payload::{NoReservedValue, ReservedValue, Source};
 pub use read::{Action, ReadResult, scan_fragments};
-pub use unblock::{PadRange, Sweep, Unblock, pad_range, sweep, unblock, unblock_guarded};
+pub use unblock::{PadRange, Sweep, Unblock, pad_range, sweep, unblock, unblock_guarded, unblock_to};
 pub use words::{Slot, Term, Words};

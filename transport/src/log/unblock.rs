@@ -20,6 +20,13 @@ use crate::log::rotate::rotate;
 use crate::log::words::{HeaderWord, Slot, Words};
 use crate::position::partition_of_term_count;
 
+/// Bytes of a hole that one call searches for the end of the hole: what a duty cycle can afford.
+pub const SCAN_BYTES_MAX: usize = 1 << 20;
+
+/// Longest piece of a hole that one call pads, bytes. More than a publisher reserves at once, so that only several
+/// dead publishers in a row, or a tail that somebody scribbled on, leave a hole that takes more than one padding.
+pub const PAD_BYTES_MAX: usize = 32 << 20;
+
 /// What [`unblock`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unblock {
@@ -32,34 +39,87 @@ pub enum Unblock {
     },
     /// The log was rotated for a publisher that died between filling the term and rotating.
     Rotated,
-    /// Something is open, but where it ends can not be told yet, or its owner has just moved on.
-    NotYet,
+    /// Something is open, but where it ends can not be told yet, or its owner lives or has just moved on.
+    NotYet {
+        /// Where the search for the end of a hole has come to: the next call may go on from here. It is the blocked
+        /// position when the search has to begin anew.
+        scanned_to: i64,
+    },
 }
 
-/// Unblocks a log at a position where its consumers are stuck.
+/// Unblocks a log at a position where its consumers are stuck, whoever may be appending there.
 pub fn unblock<B: Words>(log: &LogBuffers<B>, blocked_position: i64) -> Unblock {
-    unblock_guarded(log, blocked_position, || false)
+    unblock_guarded(log, blocked_position, blocked_position, |_, _| false)
 }
 
-/// As [`unblock`], but asks `is_in_flight` right before anything is written whether a live publisher is appending
-/// at the position (or is about to know that it is): then it is left alone.
+/// As [`unblock`], but asks `is_in_flight(position, length)` whether a live publisher is appending to any part of
+/// that range, or is about to know where it appends: then the range is left alone. It is asked before the search for
+/// the end of a hole, about the start alone, and again about all that would become padding.
 ///
-/// It is asked after the frame's length was read. A publisher sets its window before it raises the tail, and before
-/// it takes its claim over, so it is seen here if the length read is that of its append; and if it has committed
-/// since, the compare-exchange on the length fails.
+/// `scan_from` is the `scanned_to` of the previous call for this position, or the position itself: at most
+/// [`SCAN_BYTES_MAX`] bytes are searched in one call.
+///
+/// A publisher sets its window before it raises the tail, and before it takes its claim over. So whoever has
+/// reserved a part of a hole below the tail read here is seen, or has left its window, and then its frames are seen:
+/// the hole is read once more after the question. A frame that is open already is taken over only if its length word
+/// is still the one that was read before the question.
 pub fn unblock_guarded<B: Words>(
     log: &LogBuffers<B>,
     blocked_position: i64,
-    is_in_flight: impl FnOnce() -> bool,
+    scan_from: i64,
+    is_in_flight: impl FnMut(i64, i64) -> bool,
+) -> Unblock {
+    let hole = HoleSearch {
+        scan_from,
+        end_position: None,
+    };
+    unblock_hole(log, blocked_position, hole, is_in_flight)
+}
+
+/// As [`unblock_guarded`], for a log that nobody will append to any more: a hole with nothing behind it ends at
+/// `end_position`, where the stream ends, or at the tail if that comes first.
+pub fn unblock_to<B: Words>(
+    log: &LogBuffers<B>,
+    blocked_position: i64,
+    end_position: i64,
+    scan_from: i64,
+    is_in_flight: impl FnMut(i64, i64) -> bool,
+) -> Unblock {
+    if end_position <= blocked_position {
+        return Unblock::NotNeeded;
+    }
+    let hole = HoleSearch {
+        scan_from,
+        end_position: Some(end_position),
+    };
+    unblock_hole(log, blocked_position, hole, is_in_flight)
+}
+
+/// Where to look for the end of a hole.
+struct HoleSearch {
+    scan_from: i64,
+    /// The end of the stream, if it is known.
+    end_position: Option<i64>,
+}
+
+fn unblock_hole<B: Words>(
+    log: &LogBuffers<B>,
+    blocked_position: i64,
+    search: HoleSearch,
+    mut is_in_flight: impl FnMut(i64, i64) -> bool,
 ) -> Unblock {
     let shape = log.shape();
     let metadata = log.metadata();
-    if !is_frame_position(blocked_position) {
+    if !is_frame_position(blocked_position) || blocked_position >= shape.max_possible_position() {
         return Unblock::NotNeeded;
     }
+    let begin_anew = Unblock::NotYet {
+        scanned_to: blocked_position,
+    };
     let offset = shape.offset(blocked_position) as usize;
     let term_id = shape.term_id(blocked_position);
     let term_count = shape.term_count(term_id);
+    let term_length = shape.term_length() as usize;
     // SYNC tail: acquire.
     let raw = metadata.tail_acquire(shape.partition(blocked_position));
     if offset == 0 && metadata.active_term_count_acquire() == term_count.wrapping_sub(1) {
@@ -74,25 +134,38 @@ pub fn unblock_guarded<B: Words>(
         rotate(metadata, term_count.wrapping_sub(1), previous);
         return Unblock::Rotated;
     }
-    let tail_offset = raw_tail_offset(raw, shape.term_length()) as usize;
+    // Frames start at multiples of 32 whatever somebody has done to the tail.
+    let tail_offset = raw_tail_offset(raw, shape.term_length()) as usize & !(FRAME_ALIGNMENT - 1);
     if raw_tail_term_id(raw) != term_id || offset >= tail_offset {
         return Unblock::NotNeeded;
     }
     let slot = log.term(shape.partition(blocked_position)).slot(offset);
     // SYNC frame-claim: acquire.
     let word = slot.load_acquire(HeaderWord::Length);
-    let length = match word_length(word) {
+    let (length, hole_end) = match word_length(word) {
         1.. => return Unblock::NotNeeded,
-        0 => match hole_end(slot, tail_offset) {
-            Some(end) => end - offset,
-            None => return Unblock::NotYet,
-        },
-        open => open_length(open, tail_offset - offset),
+        0 => {
+            if is_in_flight(blocked_position, FRAME_HEADER_LENGTH as i64) {
+                return begin_anew;
+            }
+            match search.end_of_hole(slot, blocked_position, tail_offset) {
+                HoleEnd::At(end) => {
+                    let end = end.min(offset + PAD_BYTES_MAX);
+                    (end - offset, Some(end))
+                }
+                HoleEnd::Unknown { scanned_to } => return Unblock::NotYet { scanned_to },
+            }
+        }
+        open => (open_length(open, tail_offset - offset), None),
     };
-    if is_in_flight() || !pad(log, slot, word, length, term_id) {
-        return Unblock::NotYet;
+    // SYNC owner-window: whoever reserved a part of the range has its window set, or its frames are seen below.
+    let is_free = !is_in_flight(blocked_position, align(length, FRAME_ALIGNMENT) as i64)
+        && hole_end.is_none_or(|end| is_still_zero(slot, end));
+    if !is_free || !pad(log, slot, word, length, term_id) {
+        return begin_anew;
     }
-    if offset + length >= shape.term_length() as usize && word_length(word) == 0 {
+    // There is nothing behind the last term.
+    if hole_end == Some(term_length) && term_count < i32::MAX {
         rotate(metadata, term_count, term_id);
     }
     Unblock::Padded {
@@ -241,14 +314,49 @@ fn open_length(negative: i32, room: usize) -> usize {
     }
 }
 
-/// Where the hole at `slot` ends: at the next frame below the tail, or at the end of the term if the tail is there.
-/// `None` while nothing behind it says where it ends.
-fn hole_end<B: Words>(slot: Slot<'_, B>, tail_offset: usize) -> Option<usize> {
-    let term_length = slot.term().length();
-    match next_header(slot, tail_offset) {
-        Some(next) => is_still_zero(slot, next).then_some(next),
-        None => (tail_offset == term_length && is_still_zero(slot, term_length)).then_some(term_length),
+/// Where a hole ends.
+enum HoleEnd {
+    /// At this offset.
+    At(usize),
+    /// Not known, or not yet.
+    Unknown { scanned_to: i64 },
+}
+
+impl HoleSearch {
+    /// The hole at `slot` ends at the next frame below the tail, or at the end of the term if the tail is there, or
+    /// where the stream ends.
+    fn end_of_hole<B: Words>(self, slot: Slot<'_, B>, position: i64, tail_offset: usize) -> HoleEnd {
+        let offset = slot.offset();
+        let room = tail_offset - offset;
+        let from = multiple_within(self.scan_from.saturating_sub(position), room);
+        let limit = self.end_position.map_or(room, |end| {
+            let distance = end.saturating_sub(position) as u64 & !(FRAME_ALIGNMENT as u64 - 1);
+            distance.min(room as u64) as usize
+        });
+        let to = limit.min(from.saturating_add(SCAN_BYTES_MAX));
+        // The search is strictly behind a slot; what is at `from` was not looked at yet.
+        let last_seen = offset + from.saturating_sub(FRAME_ALIGNMENT);
+        if let Some(next) = next_header(slot.term().slot(last_seen), offset + to) {
+            return HoleEnd::At(next);
+        }
+        let scanned_to = if to < limit {
+            position.saturating_add(to as i64)
+        } else if limit > 0 && (self.end_position.is_some() || tail_offset == slot.term().length()) {
+            return HoleEnd::At(offset + limit);
+        } else {
+            // From the start again: the end may show anywhere once a publisher is ready.
+            position
+        };
+        HoleEnd::Unknown { scanned_to }
     }
+}
+
+/// A distance from an untrusted hint: 0 unless it is a multiple of 32 below `room`.
+fn multiple_within(distance: i64, room: usize) -> usize {
+    usize::try_from(distance)
+        .ok()
+        .filter(|distance| *distance < room && distance % FRAME_ALIGNMENT == 0)
+        .unwrap_or(0)
 }
 
 /// The first offset behind `slot` and below `end` with a frame length.
