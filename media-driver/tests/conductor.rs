@@ -597,3 +597,45 @@ fn garbage_commands_are_counted_and_the_next_good_one_is_served() {
     let good = world.add_publication(client, CHANNEL);
     publication_of(&world.settle(), good);
 }
+
+#[test]
+fn space_taken_without_a_header_does_not_keep_a_publication_from_ending() {
+    let mut world = World::new();
+    let client = world.client();
+    let subscription = world.add_subscription(client, CHANNEL);
+    let publication = world.send(
+        client,
+        Command::AddExclusivePublication {
+            stream_id: STREAM,
+            channel: Text::from(CHANNEL),
+        },
+    );
+    let events = world.settle();
+    let (_, _, path) = publication_of(&events, publication);
+    let log = LogBuffers::open(world.directory.map_log(&path).unwrap()).unwrap();
+    // A publisher that dies here has raised the tail and written nothing.
+    log.metadata().tail_fetch_add(0, 160);
+    let position = world
+        .cnc
+        .counters()
+        .counter(image_counter(&events, subscription))
+        .unwrap();
+    world.settle();
+    world.send(
+        client,
+        Command::RemovePublication {
+            registration_id: publication.into(),
+            revoke: false,
+        },
+    );
+    world.run(3 * SECOND);
+    // The subscriber reads the padding.
+    position.set_release(160);
+    let events = world.run(3 * SECOND);
+    let gone = Event::ImageGone {
+        image: publication,
+        subscription: subscription.into(),
+    };
+    assert!(events.contains(&gone), "{events:?}");
+    assert_eq!(world.system(SystemCounter::UnblockedPublications), 1);
+}

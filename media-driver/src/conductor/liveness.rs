@@ -17,6 +17,9 @@ use crate::stream::ipc_publication::{Holder, IpcPublication, State};
 /// How soon the search for what dead publishers left open is tried again when it made no progress, nanoseconds.
 const ORPHAN_RETRY_NS: i64 = 1_000_000;
 
+/// Bounded steps of unblocking that one timer tick takes.
+const UNBLOCK_STEPS: usize = 8;
+
 impl Conductor {
     pub(super) fn on_timer(&mut self) {
         self.ring.set_consumer_heartbeat(self.services.epoch());
@@ -340,9 +343,13 @@ impl Conductor {
         let live = self.live_owners();
         let publication = &mut self.publications[index];
         let (extension, registration_id) = (&self.extension, publication.registration_id);
-        if publication.unblock_at(position, |position, length| {
-            holder_of(extension, &live, registration_id, position, length)
-        }) {
+        // Each step looks at a bounded part of a long hole.
+        let unblocked = (0..UNBLOCK_STEPS).any(|_| {
+            publication.unblock_at(position, |position, length| {
+                holder_of(extension, &live, registration_id, position, length)
+            })
+        });
+        if unblocked {
             self.services.increment(SystemCounter::UnblockedPublications);
         }
     }

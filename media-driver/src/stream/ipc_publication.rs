@@ -5,7 +5,7 @@
 use fulmar::counters::Counter;
 use fulmar::id::{ClientId, CounterId, RegistrationId, SessionId, StreamId};
 use fulmar::log::{
-    LogBuffers, Metadata, Unblock, clean, pad_range, producer_position, sweep, unblock_guarded,
+    LogBuffers, Metadata, Unblock, clean, pad_range, producer_position, sweep, unblock_guarded, unblock_to,
 };
 use fulmar::memory::View;
 use fulmar::time::NanoTime;
@@ -446,9 +446,13 @@ impl IpcPublication {
     fn unblock_step(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
         let (hole, scanned_to) = self.hole_scan;
         let scan_from = if hole == position { scanned_to } else { position };
-        let outcome = unblock_guarded(&self.log, position, scan_from, |position, length| {
-            holder(position, length) == Holder::Live
-        });
+        let is_held = |position, length| holder(position, length) == Holder::Live;
+        let outcome = if self.state == State::Draining {
+            // Nobody holds it any more: space at the end without a header will never get one.
+            unblock_to(&self.log, position, self.producer_position, scan_from, is_held)
+        } else {
+            unblock_guarded(&self.log, position, scan_from, is_held)
+        };
         if let Unblock::NotYet { scanned_to } = outcome {
             self.hole_scan = (position, scanned_to);
         }
