@@ -19,6 +19,7 @@ use fulmar::directory::Directory;
 use fulmar::id::{CorrelationId, CounterId, RegistrationId, SessionId, StreamId};
 use fulmar::log::{NoReservedValue, NoWindow};
 use fulmar::memory::AtomicBuffer;
+use fulmar::time::Clock;
 use fulmar::{
     Action, Client, ClientError, ClientEvent, ClientSettings, CommitError, ImageHandlers, Offer, Publication,
     RegistrationError, Subscription,
@@ -451,7 +452,7 @@ fn a_corrupt_frame_closes_the_image_and_is_reported_once() {
             position: 64
         }]
     );
-    assert!(subscription.images()[0].is_closed());
+    assert!(subscription.has_no_images());
 }
 
 #[test]
@@ -576,7 +577,6 @@ fn the_heartbeat_is_kept_and_its_label_tells_the_client() {
 }
 
 fn clock_epoch(clock: &ManualClock) -> i64 {
-    use fulmar::time::Clock;
     clock.now().epoch.0
 }
 
@@ -805,16 +805,32 @@ fn a_silent_driver_is_first_stalled_then_lost_and_the_same_one_is_taken_back_whe
     let clock = ManualClock::new();
     let mut driver = FakeDriver::start(&clock);
     let (client, journal) = connect(&driver);
-    let (_publication, _) = publication(&client, &mut driver);
+    let (publication, fake) = publication(&client, &mut driver);
+    let (mut subscription, id) = subscription(&client, &mut driver);
+    let position = driver.announce_image(&fake, id, 0);
+    client.invoke();
+    assert!(publication.offer(b"before").is_accepted());
+    assert!(publication.offer(b"still there").is_accepted());
     run_silent(&client, &clock, Duration::from_secs(5));
     assert_eq!(client.driver_state(), DriverState::Stalled);
     run_silent(&client, &clock, Duration::from_secs(6));
     assert_eq!(client.driver_state(), DriverState::Lost);
     run_silent(&client, &clock, Duration::from_secs(1));
     assert_eq!(client.driver_state(), DriverState::Lost);
+    assert_eq!(subscription.poll(|_, _| {}, 1), 1, "what is there can be read");
+    assert_eq!(
+        driver.counters.value(position),
+        Some(0),
+        "a lost driver is told nothing"
+    );
     run(&client, &driver, Duration::from_millis(100));
     assert_eq!(client.driver_state(), DriverState::Active);
     assert!(driver.next().is_some(), "asks again");
+    assert_eq!(
+        texts(&mut subscription),
+        [""; 0],
+        "a live log is read through its new image alone"
+    );
     assert!(matches!(
         journal.events()[..],
         [
@@ -1284,4 +1300,137 @@ fn a_driver_of_ours_knows_who_publishes_and_is_woken_before_the_window_is_used_u
     client.close();
     drop(client);
     assert_eq!(extension.clients().count(), 0);
+}
+
+#[test]
+fn a_reader_left_behind_stores_nothing_into_a_counter_of_somebody_else() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, journal) = connect(&driver);
+    driver.counter(0, 0, 0);
+    let (publication, fake) = publication(&client, &mut driver);
+    let (mut subscription, id) = subscription(&client, &mut driver);
+    let position = driver.announce_image(&fake, id, 0);
+    client.invoke();
+    for _ in 0..3 {
+        assert!(publication.offer(b"x").is_accepted());
+    }
+    let mut seen = 0;
+    subscription.poll(
+        |_, _| {
+            seen += 1;
+            if seen == 1 {
+                assert!(driver.counters.free(clock.now(), position));
+                clock.advance(Duration::from_secs(2));
+                let next = driver.counter(4, 4711, 12345);
+                assert_eq!(next, position, "the id is used again");
+            }
+        },
+        2,
+    );
+    assert_eq!(driver.counters.value(position), Some(12345));
+    assert_eq!(subscription.poll(|_, _| {}, 10), 0, "its log may be overwritten");
+    run(&client, &driver, Duration::from_millis(250));
+    assert_eq!(
+        journal.errors(),
+        [ClientError::ImageLapped {
+            image: fake.id.into(),
+            position: 0
+        }]
+    );
+    assert!(subscription.has_no_images());
+}
+
+#[test]
+fn a_reader_whose_log_was_overwritten_stops_and_says_so_once() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, journal) = connect(&driver);
+    let (publication, fake) = publication(&client, &mut driver);
+    let (mut subscription, id) = subscription(&client, &mut driver);
+    let position = driver.announce_image(&fake, id, 0);
+    client.invoke();
+    assert!(publication.offer(b"x").is_accepted());
+    // A header of the term that uses this partition next: stream and term id are its third word.
+    fake.log.term(0).buffer().store_release_i32(20, 5 + 3);
+    for _ in 0..2 {
+        assert_eq!(subscription.poll(|_, _| panic!("not of this position"), 10), 0);
+        client.invoke();
+    }
+    assert_eq!(
+        journal.errors(),
+        [ClientError::ImageLapped {
+            image: fake.id.into(),
+            position: 0
+        }]
+    );
+    assert_eq!(driver.counters.value(position), Some(0));
+    assert!(subscription.has_no_images());
+    assert!(driver.next().is_some(), "the publisher shall not wait for it");
+}
+
+#[test]
+fn a_poll_ends_when_its_handler_closes_the_client() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, _) = connect(&driver);
+    let (publication, fake) = publication(&client, &mut driver);
+    let (mut subscription, id) = subscription(&client, &mut driver);
+    driver.announce_image(&fake, id, 0);
+    client.invoke();
+    for _ in 0..3 {
+        assert!(publication.offer(b"x").is_accepted());
+    }
+    let mut seen = 0;
+    let close = client.clone();
+    subscription.poll(
+        |_, _| {
+            seen += 1;
+            close.close();
+        },
+        10,
+    );
+    assert_eq!(seen, 1);
+    assert!(subscription.is_closed());
+}
+
+/// Uses the client when it is dropped, which only works where no lock of the client is held.
+struct AsksWhenDropped(Client, Arc<Mutex<usize>>);
+
+impl Drop for AsksWhenDropped {
+    fn drop(&mut self) {
+        let _ = self.0.is_closed();
+        *self.1.lock().unwrap() += 1;
+    }
+}
+
+#[test]
+fn handlers_of_a_failed_add_are_dropped_where_no_lock_is_held() {
+    let clock = ManualClock::new();
+    let mut driver = FakeDriver::start(&clock);
+    let (client, _) = connect(&driver);
+    let dropped: Arc<Mutex<usize>> = Arc::default();
+    let handlers = || {
+        let asks = AsksWhenDropped(client.clone(), dropped.clone());
+        ImageHandlers {
+            on_available: Some(Box::new(move |_| assert!(!asks.0.is_closed()))),
+            on_unavailable: None,
+        }
+    };
+    let mut refused = client.async_add_subscription(IPC, 10, handlers()).unwrap();
+    let id = driver.expect(&say_subscription());
+    driver.say(&Response::Error {
+        correlation_id: id,
+        error_code: ErrorCode::GenericError,
+        message: Text::from("no"),
+    });
+    assert!(matches!(
+        refused.poll(),
+        Some(Err(RegistrationError::Refused { .. }))
+    ));
+    assert_eq!(*dropped.lock().unwrap(), 1);
+    client.close();
+    let late = client.async_add_subscription(IPC, 10, handlers());
+    assert!(matches!(late, Err(RegistrationError::Closed)));
+    assert_eq!(*dropped.lock().unwrap(), 2);
 }

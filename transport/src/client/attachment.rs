@@ -67,6 +67,10 @@ impl Attachment {
     /// quarter of the window is kept back at first: who reaches it wakes the driver while there is still room.
     #[cold]
     pub(super) fn limit_at(&self, position: i64) -> i64 {
+        if self.log.region().is_damaged() {
+            // Behind a truncated file are pages of nobody's that take everything.
+            return i64::MIN;
+        }
         // SYNC publisher-limit: memory below the limit has been zeroed.
         let limit = self.limit.get_acquire();
         let Some(doorbell) = &self.doorbell else {
@@ -96,6 +100,9 @@ impl Attachment {
     /// Why a message of `length` bytes that would start at `position` was not accepted (shared-memory spec 10.6).
     #[cold]
     pub(super) fn refusal(&self, position: i64, length: usize) -> Offer {
+        if self.log.region().is_damaged() {
+            return Offer::Closed;
+        }
         let required = i64::try_from(length)
             .unwrap_or(i64::MAX / 2)
             .saturating_add(FRAME_HEADER_LENGTH as i64);

@@ -12,6 +12,7 @@ use super::counter_handle::{CounterShared, UserCounter};
 use super::error::{ClientError, RegistrationError};
 use super::event::ImageHandlers;
 use super::exclusive_publication::ExclusivePublication;
+use super::image::ImageShared;
 use super::link::{Attempt, Finder};
 use super::pending::{Pending, PendingOperation, Resource, private};
 use super::publication::Publication;
@@ -111,12 +112,14 @@ impl Client {
         let link = find_driver(&settings, &*directory, &*clock)?;
         let releases = Arc::new(SegQueue::new());
         let notices = Arc::new(SegQueue::new());
+        let forgotten = Arc::new(SegQueue::new());
         let now = clock.now();
         let conductor = Conductor::new(
             settings.clone(),
             directory,
             releases.clone(),
             notices.clone(),
+            forgotten.clone(),
             link,
             now,
         );
@@ -125,6 +128,7 @@ impl Client {
             conductor: Mutex::new(conductor),
             releases,
             notices,
+            forgotten,
             dispatching: Mutex::new(()),
             next_deadline: AtomicI64::new(now.nanos.0),
             handle_count: AtomicU64::new(0),
@@ -316,9 +320,16 @@ impl Client {
     fn add<R: Resource>(&self, request: Request, target: Target) -> Result<Pending<R>, RegistrationError> {
         let key = {
             let mut conductor = self.lock();
-            conductor.add(request, target, self.now())?
+            conductor.add(request, target, self.now())
         };
-        Ok(Pending::new(self.clone(), key))
+        match key {
+            Ok(key) => Ok(Pending::new(self.clone(), key)),
+            Err(error) => {
+                // What a refused target holds is dropped here, where no lock is held.
+                self.0.inner.forget();
+                Err(error)
+            }
+        }
     }
 
     /// A session id that no publication of this stream uses at the moment. It is not reserved.
@@ -418,11 +429,17 @@ impl Client {
             .map_or_else(Vec::new, |counters| status::local_addresses(&counters, id))
     }
 
-    /// Gives a resource up. Never waits for anybody: if the conductor is busy it finds the note later.
+    /// Gives a resource up. Never waits for anybody: if the conductor is busy it finds the note later. Calls no
+    /// handler of the application, whose thread may hold whatever locks it drops its handles under.
     pub(super) fn release(&self, key: ResourceKey, revoke: bool) {
         self.0.inner.releases.push(Release::Resource { key, revoke });
         self.0.inner.try_cycle();
-        self.0.inner.dispatch();
+        self.0.inner.forget();
+    }
+
+    /// Has the conductor take out an image that can not be read beyond `position`.
+    pub(super) fn discard(&self, image: Arc<ImageShared>, position: i64) {
+        self.0.inner.releases.push(Release::Image(image, position));
     }
 
     /// Gives a mapped log back, to be unmapped later.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use crossbeam_queue::SegQueue;
 
-use super::conductor::{Conductor, Notice, Release};
+use super::conductor::{Conductor, Forgotten, Notice, Release};
 use super::error::ClientError;
 use super::event::{ImageHandler, ImageHandlers, ImageInfo};
 use super::settings::ClientSettings;
@@ -36,6 +36,7 @@ pub(super) struct Inner {
     pub(super) conductor: Mutex<Conductor>,
     pub(super) releases: Arc<SegQueue<Release>>,
     pub(super) notices: Arc<SegQueue<Notice>>,
+    pub(super) forgotten: Arc<Forgotten>,
     /// Held while notices are told, so that they are told in order and never within one another.
     pub(super) dispatching: Mutex<()>,
     /// When the conductor has something to do, for its thread to sleep no longer.
@@ -49,13 +50,13 @@ impl Core {
     pub(super) fn close(&self) {
         let now = self.inner.clock.now();
         lock(&self.inner.conductor).close(now);
-        self.inner.dispatch();
+        self.inner.dispatch_all();
         let runner = lock(&self.runner).take();
         if let Some(mut runner) = runner {
             runner.close();
         }
         // What was noted while the conductor's thread was just done with telling.
-        self.inner.dispatch();
+        self.inner.dispatch_all();
     }
 }
 
@@ -85,18 +86,34 @@ impl Inner {
         conductor.do_work(self.clock.now());
     }
 
-    /// Tells the application what there is to tell. If somebody is telling already, he goes on with it.
-    pub(super) fn dispatch(&self) {
+    /// Drops the targets that nobody needs any more. A destructor in the application's handlers may panic.
+    pub(super) fn forget(&self) {
+        while let Some(target) = self.forgotten.pop() {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(target)));
+        }
+    }
+
+    /// Tells everything, unless somebody else is at it. A closed client notes nothing more, so this ends.
+    fn dispatch_all(&self) {
+        while self.dispatch() {}
+    }
+
+    /// Tells the application what there is to tell. If somebody is telling already, he goes on with it. Returns
+    /// whether there may be more to tell for the caller.
+    pub(super) fn dispatch(&self) -> bool {
+        self.forget();
         if self.notices.is_empty() {
-            return;
+            return false;
         }
         let _order = match self.dispatching.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => return false,
         };
         for _ in 0..NOTICES_PER_DISPATCH {
-            let Some(notice) = self.notices.pop() else { return };
+            let Some(notice) = self.notices.pop() else {
+                return false;
+            };
             let told = catch_unwind(AssertUnwindSafe(|| self.tell(notice)));
             if let Err(panic) = told {
                 let text = panic_text(&*panic);
@@ -105,6 +122,7 @@ impl Inner {
                 }));
             }
         }
+        true
     }
 
     fn tell(&self, notice: Notice) {
@@ -125,7 +143,6 @@ impl Inner {
             Notice::ImageUnavailable(shared, info) => {
                 with_handler(&shared, |handlers| &mut handlers.on_unavailable, &info);
             }
-            Notice::Forget(_) => {}
         }
     }
 }
@@ -162,6 +179,11 @@ impl Agent for ConductorAgent {
         let work = self.inner.cycle(now);
         self.inner.dispatch();
         Ok(work)
+    }
+
+    fn on_close(&mut self) {
+        // A handler that closed the client may have left more than one go of notices behind.
+        self.inner.dispatch_all();
     }
 
     fn next_deadline(&self) -> NanoTime {

@@ -74,6 +74,15 @@ pub enum ClientError {
         /// Where its reader stopped, bytes.
         position: i64,
     },
+    /// The reader of an image stood still for longer than the driver's patience: the driver has taken its position
+    /// away or gone on without it, and what it had not read is lost. The image is closed.
+    #[error("image {image} was left behind by the driver at position {position}")]
+    ImageLapped {
+        /// The image.
+        image: RegistrationId,
+        /// Where its reader stopped, bytes; where it began if that was noticed without the reader.
+        position: i64,
+    },
     /// The file of a log was truncated while in use; what used it is closed.
     #[error("the log of {0} was damaged while in use")]
     LogDamaged(RegistrationId),

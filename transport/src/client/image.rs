@@ -12,11 +12,11 @@ use super::client::Client;
 use super::error::{ClientError, PositionError, RegistrationError};
 use super::event::ImageInfo;
 use super::header::{Assembled, Header, Stream};
-use crate::counters::Counter;
+use crate::counters::CounterLease;
 use crate::id::{RegistrationId, SessionId, StreamId};
 use crate::log::descriptor::FRAME_ALIGNMENT;
-use crate::log::{Action as Scan, LogBuffers, Payload, scan_block, scan_fragments};
-use crate::sync::{AtomicU32, Ordering};
+use crate::log::{Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, scan_block, scan_fragments};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// Can be polled, and its driver lives.
 const LIVE: u32 = 0;
@@ -29,13 +29,15 @@ const CLOSED: u32 = 2;
 pub(super) struct ImageShared {
     info: ImageInfo,
     log: Arc<LogBuffers>,
-    position: Counter,
+    position: CounterLease,
     state: AtomicU32,
+    /// Whether the conductor found the position taken away when it last looked.
+    was_lapsed: AtomicBool,
 }
 
 impl ImageShared {
     /// An image whose position counter stands at its join position. `Err` says what is wrong with it.
-    pub(super) fn new(info: ImageInfo, log: Arc<LogBuffers>, position: Counter) -> Result<Self, String> {
+    pub(super) fn new(info: ImageInfo, log: Arc<LogBuffers>, position: CounterLease) -> Result<Self, String> {
         let join = info.join_position;
         if join < 0 || join % FRAME_ALIGNMENT as i64 != 0 || join >= log.shape().max_possible_position() {
             return Err(format!("join position {join}"));
@@ -45,6 +47,7 @@ impl ImageShared {
             log,
             position,
             state: AtomicU32::new(LIVE),
+            was_lapsed: AtomicBool::new(false),
         })
     }
 
@@ -52,10 +55,15 @@ impl ImageShared {
         &self.info
     }
 
-    /// The facts with the position of now.
+    /// The facts with the position of now; where it began if the driver has taken the position away.
     pub(super) fn current_info(&self) -> ImageInfo {
+        let position = self.position.counter().get_acquire();
         ImageInfo {
-            position: self.position.get_acquire(),
+            position: if self.position.is_held() {
+                position
+            } else {
+                self.info.join_position
+            },
             ..self.info.clone()
         }
     }
@@ -79,9 +87,42 @@ impl ImageShared {
         self.state.load(Ordering::Acquire) != LIVE
     }
 
+    /// Whether the driver has taken the position away although it is still there itself: the reader stood still for
+    /// longer than the driver's patience. What it would read may be overwritten, what it would store is another's.
+    /// True from the second look on.
+    pub(super) fn has_lapsed_again(&self) -> bool {
+        let lapsed = self.state.load(Ordering::Acquire) == LIVE && !self.position.is_held();
+        self.was_lapsed.swap(lapsed, Ordering::Relaxed) && lapsed
+    }
+
     #[inline(always)]
     fn is_closed(&self) -> bool {
         self.state.load(Ordering::Acquire) == CLOSED
+    }
+
+    /// Whether the log may be read: either nobody writes it any more, or the driver keeps it for this reader.
+    #[inline(always)]
+    fn is_readable(&self) -> bool {
+        match self.state.load(Ordering::Acquire) {
+            LIVE => self.position.is_held(),
+            ENDED => true,
+            _ => false,
+        }
+    }
+
+    /// Tells the driver how far was read; whether that may be kept. A driver that is gone is told nothing: should it
+    /// come to life again, it has given the counter to somebody else by then.
+    #[inline(always)]
+    fn store(&self, position: i64) -> bool {
+        match self.state.load(Ordering::Acquire) {
+            LIVE if self.position.is_held() => {
+                // SYNC subscriber-position: everything before it has been read; the driver may zero it.
+                self.position.counter().set_release(position);
+                true
+            }
+            ENDED => true,
+            _ => false,
+        }
     }
 }
 
@@ -121,10 +162,8 @@ struct Progress<'a> {
 impl Progress<'_> {
     #[inline(always)]
     fn store(&mut self) {
-        if self.reached > *self.position && !self.shared.is_closed() {
+        if self.reached > *self.position && self.shared.store(self.reached) {
             *self.position = self.reached;
-            // SYNC subscriber-position: everything before it has been read; the driver may zero it.
-            self.shared.position.set_release(self.reached);
         }
     }
 }
@@ -234,13 +273,17 @@ impl Image {
     /// Hands one block of whole frames, at most `byte_limit` bytes, to the handler; returns the bytes. A padding
     /// frame ends a block, and is itself the block if it comes first, even when longer than the limit.
     pub fn block_poll(&mut self, handler: impl FnOnce(Block<'_>), byte_limit: usize) -> usize {
-        if self.shared.is_closed() {
+        if !self.shared.is_readable() {
             return 0;
         }
         let start = self.position;
         let index = self.stream.shape.partition(start);
         let offset = self.stream.shape.offset(start);
         let term = self.shared.log.term(index);
+        if !self.is_in_place(offset) {
+            self.on_lapped();
+            return 0;
+        }
         let block = scan_block(term, offset, byte_limit);
         if block.corrupt {
             self.on_corrupt();
@@ -276,7 +319,7 @@ impl Image {
         fragment_limit: usize,
         mut on_frame: impl FnMut(Header<'_>, &mut Assembler, &mut Progress<'_>) -> Scan,
     ) -> usize {
-        if self.shared.is_closed() {
+        if !self.shared.is_readable() {
             return 0;
         }
         let shape = self.stream.shape;
@@ -288,11 +331,16 @@ impl Image {
         if limit_offset <= i64::from(offset) {
             return 0;
         }
+        if !self.is_in_place(offset) {
+            self.on_lapped();
+            return 0;
+        }
         let stream = &self.stream;
         let assembler = &mut self.assembler;
+        let shared = &*self.shared;
         let term = self.shared.log.term(shape.partition(start));
         let mut progress = Progress {
-            shared: &self.shared,
+            shared,
             position: &mut self.position,
             reached: start,
         };
@@ -303,6 +351,10 @@ impl Image {
                 frame,
                 assembled: None,
             };
+            // The handler before may have closed the subscription, or the conductor the image.
+            if shared.is_closed() {
+                return Scan::Abort;
+            }
             progress.reached = header.position();
             on_frame(header, assembler, &mut progress)
         });
@@ -314,11 +366,39 @@ impl Image {
         read.fragments
     }
 
-    /// Closes the image and says so, once.
+    /// Whether the frame at the position, if there is one, is the one that was written there: not one of a later
+    /// term, after the driver has gone on without this reader.
+    #[inline(always)]
+    fn is_in_place(&self, offset: i32) -> bool {
+        let shape = &self.stream.shape;
+        let term = self.shared.log.term(shape.partition(self.position));
+        let slot = term.slot(offset as u32 as usize);
+        // SYNC frame-length: the header is complete once this is positive.
+        let word = slot.load_acquire(HeaderWord::Length);
+        FrameView::new(slot, word).is_none_or(|frame| {
+            frame.term_id() == shape.term_id(self.position) && frame.term_offset() == offset
+        })
+    }
+
+    /// Closes the image and says so, once; the publisher shall not wait for it.
     #[cold]
     fn on_corrupt(&self) {
-        self.shared.close();
+        if self.shared.close() {
+            self.client.discard(self.shared.clone(), self.position);
+        }
         self.client.report(ClientError::CorruptFrame {
+            image: self.shared.info.correlation_id,
+            position: self.position,
+        });
+    }
+
+    /// Closes the image and says so, once.
+    #[cold]
+    fn on_lapped(&self) {
+        if self.shared.close() {
+            self.client.discard(self.shared.clone(), self.position);
+        }
+        self.client.report(ClientError::ImageLapped {
             image: self.shared.info.correlation_id,
             position: self.position,
         });
@@ -359,7 +439,7 @@ impl Image {
     /// # Errors
     /// [`PositionError`] unless `position` is a multiple of 32 from the current position to the end of the term.
     pub fn set_position(&mut self, position: i64) -> Result<(), PositionError> {
-        if self.shared.is_closed() {
+        if !self.shared.is_readable() {
             return Err(PositionError::Closed);
         }
         let lowest = self.position;
@@ -375,9 +455,11 @@ impl Image {
         if position % FRAME_ALIGNMENT as i64 != 0 {
             return Err(PositionError::Unaligned(position));
         }
+        if !self.shared.store(position) {
+            return Err(PositionError::Closed);
+        }
         self.position = position;
         self.assembler.reset();
-        self.shared.position.set_release(position);
         Ok(())
     }
 

@@ -71,6 +71,11 @@ impl Finder {
         }
     }
 
+    /// Whether this is the run that was lost.
+    pub(super) fn has_lost(&self, link: &Link) -> bool {
+        self.lost == Some(link.run)
+    }
+
     /// One attempt of the procedure of shared-memory spec 2.4.
     pub(super) fn attempt(
         &mut self,
@@ -198,6 +203,8 @@ pub(super) struct Link {
     client_id: ClientId,
     liveness: Liveness,
     heartbeat: Option<Counter>,
+    /// What was last written to the heartbeat, epoch milliseconds.
+    last_beat: i64,
     run: Run,
     encoded: Vec<u8>,
 }
@@ -235,6 +242,7 @@ impl Link {
             client_id,
             liveness,
             heartbeat: None,
+            last_beat: 0,
             run,
             encoded: Vec::with_capacity(512),
         })
@@ -320,7 +328,8 @@ impl Link {
                     }
                     return Ok(());
                 }
-                Err(RingError::Full) => std::thread::yield_now(),
+                // Revoked: this thread stood still within the write. Corrupt: the driver repairs what was scribbled over.
+                Err(RingError::Full | RingError::Revoked | RingError::Corrupt) => std::thread::yield_now(),
                 Err(RingError::TooLong { length, max_length }) => {
                     return Err(RegistrationError::Argument {
                         name: "command",
@@ -365,7 +374,10 @@ impl Link {
             self.adopt_heartbeat(id, settings);
         }
         if let Some(heartbeat) = &self.heartbeat {
-            heartbeat.set_release(now.epoch.0);
+            // A wall clock that stands still must not look like a client that does.
+            let frozen = self.last_beat == now.epoch.0;
+            self.last_beat = now.epoch.0 + i64::from(frozen);
+            heartbeat.set_release(self.last_beat);
         }
         Ok(())
     }

@@ -65,6 +65,12 @@ impl Logs {
         }
     }
 
+    /// Unmaps everything that nobody uses.
+    pub(super) fn clear(&mut self) {
+        self.mapped.clear();
+        self.lingering.clear();
+    }
+
     /// Forgets which logs are mapped: another driver uses the same ids for other logs.
     pub(super) fn forget(&mut self) {
         self.mapped.clear();

@@ -223,6 +223,10 @@ impl<T> Registry<T> {
         self.entries.values()
     }
 
+    pub(super) fn keyed_entries(&self) -> impl Iterator<Item = (ResourceKey, &Entry<T>)> {
+        self.entries.iter().map(|(key, entry)| (*key, entry))
+    }
+
     /// The entry with this registration id, sent or ready.
     pub(super) fn by_registration(&self, id: RegistrationId) -> Option<&Entry<T>> {
         self.by_registration

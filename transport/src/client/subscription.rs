@@ -112,6 +112,46 @@ impl SubscriptionShared {
         inner.images.clone()
     }
 
+    /// Takes out an image that can not be read any further; true if it was still there.
+    pub(super) fn discard(&self, image: &Arc<ImageShared>) -> bool {
+        let mut inner = lock(&self.inner);
+        let before = inner.images.len();
+        inner.images.retain(|other| !Arc::ptr_eq(other, image));
+        image.close();
+        self.changed(&inner);
+        inner.images.len() < before
+    }
+
+    /// Images whose driver was lost and has come back: it goes on writing their logs for new images.
+    pub(super) fn close_ended(&self) {
+        let mut inner = lock(&self.inner);
+        inner.images.retain(|image| {
+            let keep = !image.is_ended();
+            if !keep {
+                image.close();
+            }
+            keep
+        });
+        self.changed(&inner);
+    }
+
+    /// Images that the driver has left behind, at two looks in a row; they are closed. One look is not enough: a
+    /// driver on its way out frees its counters one by one before it says so.
+    pub(super) fn close_lapsed(&self) -> Vec<Arc<ImageShared>> {
+        let mut inner = lock(&self.inner);
+        let (lapsed, good): (Vec<_>, Vec<_>) = core::mem::take(&mut inner.images)
+            .into_iter()
+            .partition(|image| image.has_lapsed_again());
+        inner.images = good;
+        if !lapsed.is_empty() {
+            for image in &lapsed {
+                image.close();
+            }
+            self.changed(&inner);
+        }
+        lapsed
+    }
+
     /// The handle has read an ended image to its end.
     fn drained(&self, image: &Arc<ImageShared>) {
         let mut inner = lock(&self.inner);

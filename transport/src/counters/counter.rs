@@ -6,7 +6,7 @@ use core::borrow::Borrow;
 
 #[cfg(not(loom))]
 use super::layout::VALUE_LENGTH;
-use super::layout::{COUNTER_OFFSET, OWNER_ID_OFFSET, REGISTRATION_ID_OFFSET};
+use super::layout::{COUNTER_OFFSET, OWNER_ID_OFFSET, REGISTRATION_ID_OFFSET, STATE_ALLOCATED};
 use crate::id::CounterId;
 use crate::memory::{AtomicBuffer, View};
 
@@ -129,5 +129,33 @@ impl<B: AtomicBuffer> Counter<B> {
     #[must_use]
     pub fn is_registered_as(&self, registration_id: i64) -> bool {
         self.registration_id() == registration_id
+    }
+}
+
+/// A counter that its writer was lent by the driver, which may take it back and give it to somebody else: the writer
+/// asks [`Self::is_held`] before it stores. Both words asked for are hardly ever written.
+#[derive(Clone, Debug)]
+pub struct CounterLease<B = View> {
+    pub(super) counter: Counter<B>,
+    /// The state word of the metadata record, alone.
+    pub(super) state: B,
+    pub(super) registration_id: i64,
+}
+
+impl<B: AtomicBuffer> CounterLease<B> {
+    /// The value.
+    #[inline(always)]
+    #[must_use]
+    pub fn counter(&self) -> &Counter<B> {
+        &self.counter
+    }
+
+    /// Whether the counter is live and was not given to another registration.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        // SYNC counter-state: a state that is live again comes with the registration id of the next counter.
+        self.state.load_acquire_i32(0) == STATE_ALLOCATED
+            && self.counter.is_registered_as(self.registration_id)
     }
 }

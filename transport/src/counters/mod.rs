@@ -16,7 +16,7 @@ pub mod type_id;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use counter::Counter;
+pub use counter::{Counter, CounterLease};
 pub use manager::CountersManager;
 pub use reader::{CounterRecord, CountersReader};
 pub use system::SystemCounter;

@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 #[cfg(not(loom))]
-use super::Counter;
+use super::layout::STATE_OFFSET;
 use super::layout::{
     COUNTER_OFFSET, DEADLINE_OFFSET, Key, OWNER_ID_OFFSET, Place, REFERENCE_ID_OFFSET,
     REGISTRATION_ID_OFFSET, Sections, TYPE_ID_OFFSET,
 };
+#[cfg(not(loom))]
+use super::{Counter, CounterLease};
 use super::{CounterState, CountersError};
 use crate::id::CounterId;
 use crate::memory::AtomicBuffer;
@@ -254,6 +256,19 @@ impl CountersReader<View> {
     #[must_use]
     pub fn counter(&self, id: CounterId) -> Option<Counter> {
         Counter::new(&self.sections.values, id)
+    }
+
+    /// A handle to the value of a live counter that can tell whether the counter is still the same one; `None` if
+    /// it is not live or belongs to another registration.
+    #[must_use]
+    pub fn lease(&self, id: CounterId, registration_id: i64) -> Option<CounterLease> {
+        let place = self.sections.record(id)?;
+        let lease = CounterLease {
+            counter: self.counter(id)?,
+            state: self.sections.metadata.slice(place.metadata + STATE_OFFSET, 4),
+            registration_id,
+        };
+        lease.is_held().then_some(lease)
     }
 }
 

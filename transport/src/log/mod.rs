@@ -45,4 +45,4 @@ pub use metadata::{Metadata, producer_position};
 pub use payload::{NoReservedValue, ReservedValue, Source};
 pub use read::{Action, ReadResult, scan_fragments};
 pub use unblock::{PadRange, Sweep, Unblock, pad_range, sweep, unblock, unblock_guarded, unblock_to};
-pub use words::{Slot, Term, Words};
+pub use words::{HeaderWord, Slot, Term, Words};

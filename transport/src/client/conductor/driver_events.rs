@@ -300,11 +300,15 @@ impl Conductor {
             .logs
             .open(&*self.directory, id, path, self.settings.pre_touch)?;
         let link = self.link().ok_or("the driver is away")?;
-        let position = link
-            .counters()
-            .counter(image.subscriber_position_counter_id)
-            .ok_or_else(|| format!("no counter {}", image.subscriber_position_counter_id))?;
-        let join_position = position.get_acquire();
+        let counter_id = image.subscriber_position_counter_id;
+        let subscription_id = image.subscription_registration_id.get();
+        let counters = link.counters();
+        let position = counters
+            .lease(counter_id, subscription_id)
+            // Drivers of old do not write registration ids.
+            .or_else(|| counters.lease(counter_id, 0))
+            .ok_or_else(|| format!("counter {counter_id} is not its position"))?;
+        let join_position = position.counter().get_acquire();
         let info = ImageInfo {
             correlation_id: id,
             subscription_registration_id: image.subscription_registration_id,

@@ -10,6 +10,7 @@ use crate::client::error::ClientError;
 use crate::client::event::{ClientEvent, DriverLossReason};
 use crate::client::link::{Attempt, Finder, Link};
 use crate::client::liveness::Verdict;
+use crate::client::registry::ResourceKey;
 use crate::client::slot::lock;
 use crate::time::Now;
 
@@ -47,6 +48,7 @@ impl Conductor {
             if self.next_damage_check.is_due(now.nanos) {
                 self.next_damage_check = now.nanos.plus_nanos(DAMAGE_CHECK_INTERVAL_NS);
                 self.close_damaged();
+                self.close_lapsed();
             }
         }
     }
@@ -91,21 +93,42 @@ impl Conductor {
         driver_has_counters && now.nanos.since(since) >= HEARTBEAT_GRACE_NS
     }
 
+    /// Images whose positions the driver has taken away without a word that was heard.
+    fn close_lapsed(&mut self) {
+        // A driver that shuts down takes every position away; what was written can be read to its end then.
+        if !self.link().is_some_and(Link::driver_has_counters) {
+            return;
+        }
+        for entry in self.registry.entries() {
+            let Target::Subscription(shared) = &entry.target else {
+                continue;
+            };
+            for image in shared.close_lapsed() {
+                let info = image.current_info();
+                self.report(ClientError::ImageLapped {
+                    image: info.correlation_id,
+                    position: info.position,
+                });
+                self.notices.push(Notice::ImageUnavailable(shared.clone(), info));
+            }
+        }
+    }
+
     /// Logs whose file was truncated under their users.
     fn close_damaged(&mut self) {
-        let targets: Vec<Target> = self
+        let targets: Vec<(ResourceKey, Target)> = self
             .registry
-            .entries()
-            .map(|entry| entry.target.clone())
+            .keyed_entries()
+            .map(|(key, entry)| (key, entry.target.clone()))
             .collect();
-        for target in targets {
+        for (key, target) in targets {
             match target {
                 Target::Publication(shared) => {
                     let (_, attachment) = shared.slot.fetch();
                     if let Some(attachment) = attachment
                         && attachment.log.region().is_damaged()
                     {
-                        shared.slot.close();
+                        self.release(key, false);
                         self.report(ClientError::LogDamaged(
                             attachment.identity.original_registration_id,
                         ));
@@ -189,6 +212,9 @@ impl Conductor {
                 1
             }
             Attempt::Found(link) => {
+                if finder.has_lost(&link) {
+                    self.close_ended_images();
+                }
                 self.client_id = link.client_id();
                 self.state = State::Attached(link);
                 self.next_keepalive = now.nanos;
@@ -197,6 +223,15 @@ impl Conductor {
                 let client_id = self.client_id;
                 self.notify(ClientEvent::Reattached { client_id });
                 1
+            }
+        }
+    }
+
+    /// A driver that was only silent goes on writing the logs that were taken for dead, and announces them again.
+    fn close_ended_images(&self) {
+        for entry in self.registry.entries() {
+            if let Target::Subscription(shared) = &entry.target {
+                shared.close_ended();
             }
         }
     }
@@ -230,6 +265,7 @@ impl Conductor {
         for target in self.registry.clear() {
             self.close_target(target);
         }
+        self.logs.clear();
         self.state = State::Closed;
     }
 }

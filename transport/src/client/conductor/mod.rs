@@ -11,6 +11,7 @@ use super::attachment::PublicationShared;
 use super::counter_handle::CounterShared;
 use super::error::{ClientError, RegistrationError};
 use super::event::{ClientEvent, ImageInfo};
+use super::image::ImageShared;
 use super::link::{Finder, Link};
 use super::logs::Logs;
 use super::registry::{Effect, Kind, Registry, Removal, Request, ResourceKey};
@@ -52,8 +53,13 @@ pub(super) enum Target {
 
 /// What handles tell the conductor without waiting for it.
 pub(super) enum Release {
-    Resource { key: ResourceKey, revoke: bool },
+    Resource {
+        key: ResourceKey,
+        revoke: bool,
+    },
     Log(Arc<LogBuffers>),
+    /// An image that can not be read beyond this position.
+    Image(Arc<ImageShared>, i64),
 }
 
 /// What the application is to be told, once no lock is held.
@@ -62,10 +68,11 @@ pub(super) enum Notice {
     Error(ClientError),
     ImageAvailable(Arc<SubscriptionShared>, ImageInfo),
     ImageUnavailable(Arc<SubscriptionShared>, ImageInfo),
-    /// Nothing to tell: the target is dropped where no lock is held, because the application's handlers go with it,
-    /// and with them whatever they hold, the client itself perhaps.
-    Forget(#[expect(dead_code, reason = "held to be dropped")] Target),
 }
+
+/// Targets to be dropped where no lock is held, because the application's handlers go with them, and with those
+/// whatever they hold, the client itself perhaps.
+pub(super) type Forgotten = SegQueue<Target>;
 
 enum State {
     Attached(Box<Link>),
@@ -83,6 +90,7 @@ pub(super) struct Conductor {
     directory: Arc<dyn Directory>,
     releases: Arc<SegQueue<Release>>,
     notices: Arc<SegQueue<Notice>>,
+    forgotten: Arc<Forgotten>,
     state: State,
     registry: Registry<Target>,
     logs: Logs,
@@ -104,6 +112,7 @@ impl Conductor {
         directory: Arc<dyn Directory>,
         releases: Arc<SegQueue<Release>>,
         notices: Arc<SegQueue<Notice>>,
+        forgotten: Arc<Forgotten>,
         link: Box<Link>,
         now: Now,
     ) -> Self {
@@ -112,6 +121,7 @@ impl Conductor {
             directory,
             releases,
             notices,
+            forgotten,
             client_id: link.client_id(),
             state: State::Attached(link),
             registry: Registry::new(),
@@ -155,10 +165,10 @@ impl Conductor {
 
     /// One duty cycle; returns the work done.
     pub(super) fn do_work(&mut self, now: Now) -> usize {
-        if self.is_closed() {
-            return 0;
-        }
         let mut work = self.drain_releases(now);
+        if self.is_closed() {
+            return work;
+        }
         work += self.receive(now);
         if self.next_timer.is_due(now.nanos) {
             self.next_timer = now.nanos.plus_nanos(TIMER_INTERVAL_NS);
@@ -177,12 +187,13 @@ impl Conductor {
         now: Now,
     ) -> Result<ResourceKey, RegistrationError> {
         if self.is_closed() {
+            self.forgotten.push(target);
             return Err(RegistrationError::Closed);
         }
         let deadline = now.nanos + self.settings.driver_timeout;
         let key = self.registry.add(request, target, deadline);
         if let Err(error) = self.send_add(key) {
-            let _ = self.registry.release(key);
+            self.release(key, false);
             return Err(error);
         }
         Ok(key)
@@ -192,6 +203,10 @@ impl Conductor {
     pub(super) fn take_result(&mut self, key: ResourceKey) -> Option<Result<Target, RegistrationError>> {
         if self.is_closed() {
             return Some(Err(RegistrationError::Closed));
+        }
+        if let Some((target, error)) = self.registry.take_failed(key) {
+            self.close_target(target);
+            return Some(Err(error));
         }
         self.registry.take_result(key).map(|result| result.cloned())
     }
@@ -262,8 +277,11 @@ impl Conductor {
         for count in 0..RELEASES_PER_CYCLE {
             match self.releases.pop() {
                 None => return count,
+                // Nobody comes by later to unmap it.
+                Some(Release::Log(log)) if self.is_closed() => drop(log),
                 Some(Release::Log(log)) => self.logs.linger(log, self.settings.resource_linger, now.nanos),
                 Some(Release::Resource { key, revoke }) => self.release(key, revoke),
+                Some(Release::Image(image, position)) => self.discard_image(&image, position),
             }
         }
         RELEASES_PER_CYCLE
@@ -275,6 +293,37 @@ impl Conductor {
             if let Some(removal) = removal {
                 self.send_removal(removal, revoke);
             }
+        }
+    }
+
+    /// Takes an image out of its subscription that can not be read any further, and has the driver take it out, too,
+    /// so that the publisher does not wait for it. The driver's answer changes nothing.
+    fn discard_image(&mut self, image: &Arc<ImageShared>, position: i64) {
+        let info = image.info();
+        let Some(Target::Subscription(shared)) = self
+            .registry
+            .by_registration(info.subscription_registration_id)
+            .map(|entry| entry.target.clone())
+        else {
+            return;
+        };
+        if !shared.discard(image) {
+            return;
+        }
+        let image_correlation_id = info.correlation_id.into();
+        self.notices
+            .push(Notice::ImageUnavailable(shared, image.current_info()));
+        if let Some(link) = self.link_mut() {
+            let id = link.next_correlation_id();
+            // A full ring is no reason to try for ever: the publisher then waits until the subscription is closed.
+            let _ = link.send(
+                id,
+                &Command::RejectImage {
+                    image_correlation_id,
+                    position,
+                    reason: "the stream can not be read any further".into(),
+                },
+            );
         }
     }
 
@@ -319,7 +368,7 @@ impl Conductor {
                 }
             }
         }
-        self.notices.push(Notice::Forget(target));
+        self.forgotten.push(target);
     }
 
     fn notify(&self, event: ClientEvent) {
