@@ -437,9 +437,14 @@ impl Client {
         self.0.inner.forget();
     }
 
-    /// Has the conductor take out an image that can not be read beyond `position`.
-    pub(super) fn discard(&self, image: Arc<ImageShared>, position: i64) {
-        self.0.inner.releases.push(Release::Image(image, position));
+    /// Has the conductor take out an image whose stream is corrupt at `position`, for every reader.
+    pub(super) fn discard_corrupt(&self, image: Arc<ImageShared>, position: i64) {
+        self.0.inner.releases.push(Release::CorruptImage(image, position));
+    }
+
+    /// Has the conductor take out an image whose reader was left behind.
+    pub(super) fn discard_lapped(&self, image: Arc<ImageShared>) {
+        self.0.inner.releases.push(Release::LappedImage(image));
     }
 
     /// Gives a mapped log back, to be unmapped later.

@@ -384,7 +384,7 @@ impl Image {
     #[cold]
     fn on_corrupt(&self) {
         if self.shared.close() {
-            self.client.discard(self.shared.clone(), self.position);
+            self.client.discard_corrupt(self.shared.clone(), self.position);
         }
         self.client.report(ClientError::CorruptFrame {
             image: self.shared.info.correlation_id,
@@ -396,7 +396,7 @@ impl Image {
     #[cold]
     fn on_lapped(&self) {
         if self.shared.close() {
-            self.client.discard(self.shared.clone(), self.position);
+            self.client.discard_lapped(self.shared.clone());
         }
         self.client.report(ClientError::ImageLapped {
             image: self.shared.info.correlation_id,

@@ -58,8 +58,10 @@ pub(super) enum Release {
         revoke: bool,
     },
     Log(Arc<LogBuffers>),
-    /// An image that can not be read beyond this position.
-    Image(Arc<ImageShared>, i64),
+    /// An image whose stream is corrupt at this position.
+    CorruptImage(Arc<ImageShared>, i64),
+    /// An image whose reader was left behind.
+    LappedImage(Arc<ImageShared>),
 }
 
 /// What the application is to be told, once no lock is held.
@@ -281,7 +283,10 @@ impl Conductor {
                 Some(Release::Log(log)) if self.is_closed() => drop(log),
                 Some(Release::Log(log)) => self.logs.linger(log, self.settings.resource_linger, now.nanos),
                 Some(Release::Resource { key, revoke }) => self.release(key, revoke),
-                Some(Release::Image(image, position)) => self.discard_image(&image, position),
+                Some(Release::CorruptImage(image, position)) => self.reject_image(&image, position),
+                Some(Release::LappedImage(image)) => {
+                    self.discard_image(&image);
+                }
             }
         }
         RELEASES_PER_CYCLE
@@ -296,23 +301,31 @@ impl Conductor {
         }
     }
 
-    /// Takes an image out of its subscription that can not be read any further, and has the driver take it out, too,
-    /// so that the publisher does not wait for it. The driver's answer changes nothing.
-    fn discard_image(&mut self, image: &Arc<ImageShared>, position: i64) {
+    /// Takes an image out of its subscription that can not be read any further; true if it was still there.
+    fn discard_image(&mut self, image: &Arc<ImageShared>) -> bool {
         let info = image.info();
         let Some(Target::Subscription(shared)) = self
             .registry
             .by_registration(info.subscription_registration_id)
             .map(|entry| entry.target.clone())
         else {
-            return;
+            return false;
         };
         if !shared.discard(image) {
-            return;
+            return false;
         }
-        let image_correlation_id = info.correlation_id.into();
         self.notices
             .push(Notice::ImageUnavailable(shared, image.current_info()));
+        true
+    }
+
+    /// Takes an image out whose stream nobody can read any further, and has the driver end it, so that the publisher
+    /// does not wait for ever. The driver's answer changes nothing.
+    fn reject_image(&mut self, image: &Arc<ImageShared>, position: i64) {
+        if !self.discard_image(image) {
+            return;
+        }
+        let image_correlation_id = image.info().correlation_id.into();
         if let Some(link) = self.link_mut() {
             let id = link.next_correlation_id();
             // A full ring is no reason to try for ever: the publisher then waits until the subscription is closed.
