@@ -66,6 +66,8 @@ pub struct CreatedLog {
 pub struct ResourceError {
     /// What the client is told.
     pub code: ErrorCode,
+    /// Names the kind of error in the distinct error log, whatever numbers and paths the text holds.
+    pub key: &'static str,
     /// In words, with the sizes where space is short.
     pub text: String,
 }
@@ -145,6 +147,12 @@ impl<T> Lane<T> {
     #[must_use]
     pub fn poll(&self) -> Option<T> {
         self.queue.pop()
+    }
+
+    /// Whether there is nothing to take out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Messages that still fit.

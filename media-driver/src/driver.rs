@@ -5,7 +5,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use fulmar::agent::process::ProcessId;
-use fulmar::agent::{Agent, AgentError, AgentInvoker, AgentRunner, Composite, Doorbell, IdleMode};
+use fulmar::agent::{
+    Agent, AgentError, AgentInvoker, AgentRunner, Composite, Doorbell, IdleMode, IdleStrategy, OnExit,
+    RunnerExit, Stopper,
+};
 use fulmar::cnc::{CncFile, CncSpec, Extension};
 use fulmar::directory::{Directory, FsDirectory, Modes, StartError, StartOptions};
 use fulmar::sync::{Arc, AtomicBool, Ordering};
@@ -69,6 +72,14 @@ struct Ended {
     changed: Condvar,
     /// Mirrors `reason` for readers that must not wait.
     is_set: AtomicBool,
+    supervised: Mutex<Supervised>,
+}
+
+/// The runners of a driver: none goes on without the others.
+#[derive(Default)]
+struct Supervised {
+    stoppers: Vec<Stopper>,
+    one_exited: bool,
 }
 
 /// Why a driver stopped by itself.
@@ -78,6 +89,9 @@ pub enum EndReason {
     TerminationRequested,
     /// Its shared files were destroyed by another process; a new driver may take the directory over at once.
     FilesDestroyed,
+    /// One of its agents panicked or stopped by itself; what was wrong went to the error handler. The others were
+    /// stopped, too.
+    AgentFailed,
 }
 
 impl Ended {
@@ -87,6 +101,33 @@ impl Ended {
         self.is_set.store(true, Ordering::Release);
         drop(guard);
         self.changed.notify_all();
+    }
+
+    /// Adds a runner; it is stopped at once if another one has ended already.
+    fn supervise(&self, runner: &AgentRunner) {
+        let mut supervised = self.supervised.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopper = runner.stopper();
+        if supervised.one_exited {
+            stopper.request_close();
+        }
+        supervised.stoppers.push(stopper);
+    }
+
+    /// What a runner does at the end of its thread.
+    fn on_exit(self: &Arc<Self>) -> OnExit {
+        let ended = Arc::clone(self);
+        Box::new(move |exit| {
+            if exit == RunnerExit::Closed {
+                return;
+            }
+            // A driver that was asked to end has its reason already.
+            ended.set(EndReason::AgentFailed);
+            let mut supervised = ended.supervised.lock().unwrap_or_else(PoisonError::into_inner);
+            supervised.one_exited = true;
+            for stopper in &supervised.stoppers {
+                stopper.request_close();
+            }
+        })
     }
 }
 
@@ -116,6 +157,15 @@ impl MediaDriver {
     /// # Errors
     /// As [`MediaDriver::launch`].
     pub fn launch_with(context: DriverContext, on_error: OnError) -> Result<MediaDriver, LaunchError> {
+        Self::launch_wrapped(context, on_error, |agent| agent)
+    }
+
+    /// As [`MediaDriver::launch_with`]; every agent runs as what `wrap` makes of it, so that tests can break one.
+    fn launch_wrapped(
+        context: DriverContext,
+        on_error: OnError,
+        wrap: fn(Box<dyn Agent + Send>) -> Box<dyn Agent + Send>,
+    ) -> Result<MediaDriver, LaunchError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let directory = file_directory(&context);
         let assembly = assemble(context, directory, clock.as_ref())?;
@@ -125,7 +175,7 @@ impl MediaDriver {
             Arc::clone(&assembly.directory),
             Arc::clone(&assembly.ended),
         );
-        let runners = start(assembly, &clock, &on_error)?;
+        let runners = start(assembly, &clock, &on_error, wrap)?;
         // Everything can be read now: clients that wait for the version may come in.
         cnc.publish_version();
         let remove_directory = context.dir_delete_on_shutdown;
@@ -256,7 +306,7 @@ impl MediaDriverInvoker {
             resources,
             ..
         } = assemble(context, directory, clock.as_ref())?;
-        let mut invoker = AgentInvoker::new(Composite::new(vec![Box::new(conductor), Box::new(resources)]));
+        let mut invoker = AgentInvoker::new(one_thread(Box::new(conductor), Box::new(resources)));
         invoker.start(now).map_err(|error| LaunchError::Files {
             directory: directory.path().to_owned(),
             reason: error.to_string(),
@@ -464,12 +514,19 @@ fn read_os_buffers() -> OsSocketBuffers {
     }
 }
 
+/// The agents on one thread. They are closed in reverse, so the resource agent is the first: it still removes the files
+/// that the conductor hands over at its own end.
+fn one_thread(conductor: Box<dyn Agent + Send>, resources: Box<dyn Agent + Send>) -> Composite {
+    Composite::new(vec![resources, conductor])
+}
+
 /// Groups the agents as the threading mode says. The agents are the same objects in every mode. Sender and receiver
 /// join these groups with the network part; until then `dedicated` and `shared network` are the same two threads.
 fn start(
     assembly: Assembly,
     clock: &Arc<dyn Clock>,
     on_error: &OnError,
+    wrap: fn(Box<dyn Agent + Send>) -> Box<dyn Agent + Send>,
 ) -> Result<Vec<AgentRunner>, LaunchError> {
     let Assembly {
         context,
@@ -477,50 +534,42 @@ fn start(
         resources,
         conductor_bell,
         resource_bell,
+        ended,
         ..
     } = assembly;
+    let (conductor, resources) = (wrap(Box::new(conductor)), wrap(Box::new(resources)));
     let cap = Duration::from_nanos(context.idle_cap_ns as u64);
-    let pinned = |agent: Box<dyn Agent + Send>, cpu: Option<u32>| Pinned {
-        agent,
-        cpu,
-        on_error: Arc::clone(on_error),
-    };
-    let run = |agent: Box<dyn Agent + Send>, mode: IdleMode, bell: &Doorbell, name: &str| {
-        AgentRunner::start(
-            // The conductor's processor is that of the one thread of shared mode, too.
-            pinned(agent, context.conductor_cpu_affinity),
-            mode.strategy(bell.clone(), cap),
+    let run = |agent: Box<dyn Agent + Send>, cpu: Option<u32>, idle: Box<dyn IdleStrategy>, name: &str| {
+        let pinned = Pinned {
+            agent,
+            cpu,
+            on_error: Arc::clone(on_error),
+        };
+        AgentRunner::start_supervised(
+            pinned,
+            idle,
             Arc::clone(clock),
             name,
             Arc::clone(on_error),
+            ended.on_exit(),
         )
+        .inspect(|runner| ended.supervise(runner))
     };
+    // The conductor's processor is that of the one thread of shared mode, too.
+    let cpu = context.conductor_cpu_affinity;
     let runners = match context.threading_mode {
         ThreadingMode::Shared | ThreadingMode::Invoker => {
-            let all = Composite::new(vec![Box::new(conductor), Box::new(resources)]);
-            vec![run(
-                Box::new(all),
-                context.shared_idle,
-                &conductor_bell,
-                "fulmar-shared",
-            )?]
+            let all = Box::new(one_thread(conductor, resources));
+            let idle = context.shared_idle.strategy(conductor_bell, cap);
+            vec![run(all, cpu, idle, "fulmar-shared")?]
         }
         ThreadingMode::Dedicated | ThreadingMode::SharedNetwork => {
-            let mut runners = vec![run(
-                Box::new(conductor),
-                context.conductor_idle,
-                &conductor_bell,
-                "fulmar-conduct",
-            )?];
+            let idle = context.conductor_idle.strategy(conductor_bell, cap);
+            let mut runners = vec![run(conductor, cpu, idle, "fulmar-conduct")?];
             // It only ever waits for slow calls, so it always sleeps when it has none to make.
             let idle = IdleMode::Adaptive.strategy(resource_bell, RESOURCE_IDLE_CAP);
-            runners.push(AgentRunner::start(
-                pinned(Box::new(resources), context.driver_async_executor_cpu_affinity),
-                idle,
-                Arc::clone(clock),
-                "fulmar-resource",
-                Arc::clone(on_error),
-            )?);
+            let cpu = context.driver_async_executor_cpu_affinity;
+            runners.push(run(resources, cpu, idle, "fulmar-resource")?);
             runners
         }
     };
@@ -562,5 +611,107 @@ impl Agent for Pinned {
 
     fn on_close(&mut self) {
         self.agent.on_close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar::{Client, ClientSettings};
+
+    /// What the driver does when one of its agents panics at its first turn after its start.
+    struct Broken(Box<dyn Agent + Send>);
+
+    impl Agent for Broken {
+        fn role_name(&self) -> &str {
+            self.0.role_name()
+        }
+        fn do_work(&mut self, _now: Now) -> Result<usize, AgentError> {
+            panic!("on purpose")
+        }
+        fn next_deadline(&self) -> NanoTime {
+            self.0.next_deadline()
+        }
+        fn on_close(&mut self) {
+            self.0.on_close();
+        }
+    }
+
+    fn broken_conductor(agent: Box<dyn Agent + Send>) -> Box<dyn Agent + Send> {
+        broken(agent, "conductor")
+    }
+
+    fn broken_resources(agent: Box<dyn Agent + Send>) -> Box<dyn Agent + Send> {
+        broken(agent, "resources")
+    }
+
+    fn broken(agent: Box<dyn Agent + Send>, role: &str) -> Box<dyn Agent + Send> {
+        if agent.role_name() == role {
+            Box::new(Broken(agent))
+        } else {
+            agent
+        }
+    }
+
+    fn context(mode: &str) -> (tempfile::TempDir, DriverContext) {
+        let home = tempfile::tempdir().unwrap();
+        let mut settings = DriverSettings::defaults();
+        let dir = home.path().join("driver");
+        settings.set("aeron.dir", dir.to_str().unwrap()).unwrap();
+        settings.set("aeron.threading.mode", mode).unwrap();
+        (home, settings.conclude().unwrap())
+    }
+
+    #[test]
+    fn a_panic_of_an_agent_ends_the_driver_and_is_seen_by_all() {
+        for mode in ["DEDICATED", "SHARED"] {
+            for wrap in [broken_conductor, broken_resources] {
+                let (_home, context) = context(mode);
+                let errors = Arc::new(Mutex::new(Vec::new()));
+                let on_error: OnError = {
+                    let errors = Arc::clone(&errors);
+                    Arc::new(move |text| errors.lock().unwrap().push(text.to_owned()))
+                };
+                let mut driver = MediaDriver::launch_wrapped(context, on_error, wrap).unwrap();
+                let reason = driver.wait(Duration::from_secs(60));
+                assert_eq!(reason, Some(EndReason::AgentFailed), "{mode}");
+                assert!(!driver.is_running());
+                for runner in &mut driver.runners {
+                    // Without being closed: every thread has been told to end.
+                    runner.join();
+                }
+                let region = driver.directory.map_cnc().unwrap();
+                driver.close();
+                let heartbeat = CncFile::open(&region).unwrap().driver_heartbeat();
+                assert_eq!(heartbeat, EpochMs(-1));
+                let errors = errors.lock().unwrap();
+                assert!(
+                    errors.len() == 1 && errors[0].ends_with("panicked: on purpose"),
+                    "{errors:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_clean_stop_leaves_no_log_in_any_mode() {
+        for mode in ["DEDICATED", "SHARED_NETWORK", "SHARED", "INVOKER"] {
+            let (_home, context) = context(mode);
+            let mut driver = MediaDriver::launch(context).unwrap();
+            let client = Client::connect(ClientSettings {
+                dir: driver.dir().to_owned(),
+                ..ClientSettings::default()
+            })
+            .unwrap();
+            let publications: Vec<_> = (0..20)
+                .map(|stream| {
+                    let channel = "aeron:ipc?term-length=64k";
+                    client.add_publication(channel, stream).unwrap()
+                })
+                .collect();
+            assert_eq!(driver.directory.logs().unwrap().len(), publications.len());
+            driver.close();
+            assert_eq!(driver.directory.logs().unwrap(), [""; 0], "{mode}");
+        }
     }
 }

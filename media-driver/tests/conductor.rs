@@ -282,6 +282,32 @@ fn image_counter(events: &[Event], wanted: CorrelationId) -> CounterId {
 }
 
 #[test]
+fn a_clean_stop_leaves_no_log() {
+    let mut world = World::new();
+    let client = world.client();
+    let add = |world: &mut World, stream: i32| {
+        world.send(
+            client,
+            Command::AddPublication {
+                stream_id: StreamId(stream),
+                channel: Text::from(CHANNEL),
+            },
+        )
+    };
+    for stream in 0..5 {
+        add(&mut world, stream);
+        world.settle();
+    }
+    assert_eq!(world.directory.logs().unwrap().len(), 5);
+    // One more, whose log is made and not answered yet.
+    add(&mut world, 77);
+    world.driver.do_work().unwrap();
+    world.driver.close();
+    assert_eq!(world.directory.logs().unwrap(), [""; 0]);
+    assert_eq!(world.cnc.driver_heartbeat(), EpochMs(-1));
+}
+
+#[test]
 fn the_first_publication_answers_in_the_order_clients_rely_on() {
     let mut world = World::new();
     let client = world.client();

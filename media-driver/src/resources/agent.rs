@@ -1,10 +1,10 @@
 //! Duty cycle of the resource agent.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use fulmar::agent::process::{ProcessWatch, WatchError};
+use fulmar::agent::process::{ProcessId, ProcessWatch, ProcessWatches, WatchError};
 use fulmar::agent::{Agent, AgentError};
 use fulmar::control::ErrorCode;
 use fulmar::directory::{Directory, DirectoryError, LogKind};
@@ -27,6 +27,13 @@ const WATCH_INTERVAL_NS: i64 = 5_000_000;
 /// How often a failed deletion is tried again, nanoseconds.
 const RETRY_INTERVAL_NS: i64 = 1_000_000_000;
 
+/// Processes that are watched at most; each one takes a descriptor. Of those beyond only the heartbeats tell.
+const WATCHED_PROCESSES_MAX: usize = 1024;
+
+/// Clients of one watched process at most. Ids whose clients timed out stay until the process ends, so the oldest ones
+/// make room for new ones.
+pub(super) const CLIENTS_OF_PROCESS_MAX: usize = 1024;
+
 /// Owns every slow system call of the driver.
 pub struct ResourceAgent {
     directory: Arc<dyn Directory>,
@@ -35,7 +42,9 @@ pub struct ResourceAgent {
     events: Lane<ResourceEvent>,
     /// Logs on disk and their full lengths.
     logs: BTreeMap<String, u64>,
-    watched: Vec<(ClientId, ProcessWatch)>,
+    /// Processes and their clients, oldest first.
+    pub(super) watched: ProcessWatches<VecDeque<ClientId>>,
+    pub(super) watched_max: usize,
     next_watch: NanoTime,
     undeleted: Vec<String>,
     next_retry: NanoTime,
@@ -59,7 +68,8 @@ impl ResourceAgent {
             commands,
             events,
             logs: BTreeMap::new(),
-            watched: Vec::new(),
+            watched: ProcessWatches::default(),
+            watched_max: WATCHED_PROCESSES_MAX,
             next_watch: now,
             undeleted: Vec::new(),
             next_retry: now,
@@ -79,13 +89,36 @@ impl ResourceAgent {
                 });
             }
             ResourceCommand::DeleteLog(request) => self.delete_log(*request),
-            ResourceCommand::Watch { client_id, process } => match ProcessWatch::open(process) {
-                Ok(watch) => self.watched.push((client_id, watch)),
-                Err(WatchError::Gone) => self.emit(ResourceEvent::ClientDied { client_id }),
-                // Another pid namespace, an old kernel: its heartbeat counter has to do.
-                Err(WatchError::Unsupported) => self.emit(ResourceEvent::Unwatchable { client_id }),
-            },
-            ResourceCommand::Unwatch { client_id } => self.watched.retain(|(id, _)| *id != client_id),
+            ResourceCommand::Watch { client_id, process } => self.watch(client_id, process),
+            ResourceCommand::Unwatch { client_id } => self.watched.retain(|clients| {
+                clients.retain(|id| *id != client_id);
+                !clients.is_empty()
+            }),
+        }
+    }
+
+    fn watch(&mut self, client_id: ClientId, process: ProcessId) {
+        if let Some(clients) = self.watched.get_mut(process) {
+            if clients.contains(&client_id) {
+                return;
+            }
+            clients.push_back(client_id);
+            if clients.len() > CLIENTS_OF_PROCESS_MAX
+                && let Some(client_id) = clients.pop_front()
+            {
+                self.emit(ResourceEvent::Unwatchable { client_id });
+            }
+            return;
+        }
+        if self.watched.len() >= self.watched_max {
+            self.emit(ResourceEvent::Unwatchable { client_id });
+            return;
+        }
+        match ProcessWatch::open(process) {
+            Ok(watch) => self.watched.insert(watch, VecDeque::from([client_id])),
+            Err(WatchError::Gone) => self.emit(ResourceEvent::ClientDied { client_id }),
+            // Another pid namespace, an old kernel: its heartbeat counter has to do.
+            Err(WatchError::Unsupported) => self.emit(ResourceEvent::Unwatchable { client_id }),
         }
     }
 
@@ -109,6 +142,7 @@ impl ResourceAgent {
             let _ = self.directory.delete_log(&path);
             ResourceError {
                 code: ErrorCode::GenericError,
+                key: "log not initialised",
                 text: format!("log {path} can not be initialised: {error}"),
             }
         })?;
@@ -123,6 +157,13 @@ impl ResourceAgent {
         }
         ResourceError {
             code: ErrorCode::GenericError,
+            key: match error {
+                DirectoryError::NotFound { .. } => "log not created: no folder",
+                DirectoryError::AlreadyExists { .. } => "log not created: it exists",
+                DirectoryError::PermissionDenied { .. } => "log not created: no permission",
+                DirectoryError::Refused { .. } => "log not created: refused",
+                _ => "log not created",
+            },
             text: format!("the log can not be created: {error}"),
         }
     }
@@ -130,6 +171,7 @@ impl ResourceAgent {
     fn no_space(&self, needed: u64, available: u64) -> ResourceError {
         ResourceError {
             code: ErrorCode::StorageSpace,
+            key: "no space for a log",
             text: format!(
                 "insufficient usable storage for a new log of {needed} bytes: {available} bytes are available in {}; use a \
                  smaller term-length or make room",
@@ -147,6 +189,7 @@ impl ResourceAgent {
         }
         Err(ResourceError {
             code: ErrorCode::StorageSpace,
+            key: "beyond the budget for logs",
             text: format!(
                 "a new log of {needed} bytes is beyond the budget for logs: {held} of fulmar.log.budget={budget} \
                  bytes are taken; use a smaller term-length, remove publications or raise the budget"
@@ -157,12 +200,17 @@ impl ResourceAgent {
     fn check_storage(&mut self, needed: u64) -> Result<(), ResourceError> {
         let usable = self.directory.usable_space().map_err(|error| ResourceError {
             code: ErrorCode::GenericError,
+            key: "usable space not known",
             text: format!("usable space of {} is not known: {error}", self.directory.path()),
         })?;
         let promised = self
             .logs
             .iter()
-            .map(|(path, length)| length.saturating_sub(self.directory.allocated_length(path).unwrap_or(0)))
+            .map(|(path, length)| {
+                // A file that is gone, or can not be read, will not be given any more.
+                let allocated = self.directory.allocated_length(path);
+                allocated.map_or(0, |allocated| length.saturating_sub(allocated))
+            })
             .fold(0u64, u64::saturating_add);
         match check(
             usable,
@@ -189,22 +237,30 @@ impl ResourceAgent {
         let DeleteLog { path, log } = request;
         let length = log.region().len() as u64;
         drop(log);
-        if self.directory.delete_log(&path).is_ok() {
-            self.logs.remove(&path);
-        } else {
+        if !self.remove_file(&path) {
             self.undeleted.push(path);
             self.emit(ResourceEvent::DeleteFailed);
         }
         self.emit(ResourceEvent::Unmapped { length });
     }
 
+    /// Whether the file is gone, by us or by somebody else; it is forgotten then.
+    fn remove_file(&mut self, path: &str) -> bool {
+        let gone = matches!(
+            self.directory.delete_log(path),
+            Ok(()) | Err(DirectoryError::NotFound { .. })
+        );
+        if gone {
+            self.logs.remove(path);
+        }
+        gone
+    }
+
     fn retry_deletions(&mut self) -> usize {
         let paths = core::mem::take(&mut self.undeleted);
         let before = paths.len();
         for path in paths {
-            if self.directory.delete_log(&path).is_ok() {
-                self.logs.remove(&path);
-            } else {
+            if !self.remove_file(&path) {
                 self.undeleted.push(path);
             }
         }
@@ -212,18 +268,12 @@ impl ResourceAgent {
     }
 
     fn check_processes(&mut self) -> usize {
-        let mut dead = 0;
-        let mut index = 0;
-        while index < self.watched.len() {
-            if self.watched[index].1.is_dead() {
-                let (client_id, _) = self.watched.swap_remove(index);
-                self.emit(ResourceEvent::ClientDied { client_id });
-                dead += 1;
-            } else {
-                index += 1;
-            }
+        let mut dead = Vec::new();
+        let work = self.watched.check(|clients| dead.extend(clients));
+        for client_id in dead {
+            self.emit(ResourceEvent::ClientDied { client_id });
         }
-        dead
+        work
     }
 
     fn emit(&mut self, event: ResourceEvent) {
@@ -280,7 +330,8 @@ impl Agent for ResourceAgent {
         if !self.undeleted.is_empty() {
             deadline = deadline.earlier(self.next_retry);
         }
-        if !self.backlog.is_empty() {
+        // In the shared mode the lane's bell wakes nobody, so what is in it already must not be slept over.
+        if !self.backlog.is_empty() || !self.commands.is_empty() {
             deadline = self.now;
         }
         deadline
@@ -292,6 +343,9 @@ impl Agent for ResourceAgent {
                 self.delete_log(*request);
             }
         }
-        self.retry_deletions();
+        // A log that was made and not taken up by the conductor, or that it could not hand over any more.
+        for path in core::mem::take(&mut self.logs).into_keys() {
+            self.remove_file(&path);
+        }
     }
 }

@@ -3,5 +3,7 @@
 
 mod agent;
 mod storage;
+#[cfg(test)]
+mod tests;
 
 pub use agent::ResourceAgent;

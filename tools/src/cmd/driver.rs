@@ -26,6 +26,7 @@ pub(crate) fn run(args: &DriverArgs) -> Result<(), Failure> {
     for _ in 0..=RESTARTS_MAX {
         match serve(&settings)? {
             None | Some(EndReason::TerminationRequested) => return Ok(()),
+            Some(EndReason::AgentFailed) => return Err(agent_failed()),
             Some(EndReason::FilesDestroyed) => {
                 eprintln!("fulmar: another process destroyed the files of the driver; it starts anew");
                 // What is left in the directory is this driver's own.
@@ -37,6 +38,13 @@ pub(crate) fn run(args: &DriverArgs) -> Result<(), Failure> {
         "another process keeps destroying the files of the driver".to_owned(),
         "find out who truncates files in its directory, or use another one (--dir)",
     ))
+}
+
+fn agent_failed() -> Failure {
+    Failure::with_advice(
+        "a part of the driver failed, and the driver stopped".to_owned(),
+        "see the message above, and start it anew; its clients have to connect again",
+    )
 }
 
 /// Runs one driver until a signal (`None`) or its own end.
@@ -76,5 +84,18 @@ fn not_started(error: &LaunchError) -> Failure {
         LaunchError::Files { .. } | LaunchError::Thread(_) => {
             Failure::new(format!("cannot start a driver: {error}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_whose_agent_failed_ends_with_status_1_and_one_sentence() {
+        let failure = agent_failed();
+        assert_eq!(failure.exit_status(), 1);
+        let text = failure.to_string();
+        assert!(text.starts_with("fulmar: a part of the driver failed"), "{text}");
     }
 }

@@ -1,6 +1,8 @@
 //! Several agents as one, in a fixed order.
 #![forbid(unsafe_code)]
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use super::{Agent, AgentError};
 use crate::time::{NanoTime, Now};
 
@@ -72,10 +74,17 @@ impl Agent for Composite {
 
     fn on_close(&mut self) {
         // In reverse, as agents may rely on those that were started before them.
+        let mut panicked = None;
         for agent in self.agents[..self.started].iter_mut().rev() {
-            agent.on_close();
+            // One that panics must not take the others' orderly end away.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| agent.on_close())) {
+                panicked.get_or_insert(panic);
+            }
         }
         self.started = 0;
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
     }
 }
 
@@ -85,6 +94,9 @@ mod tests {
 
     use super::*;
     use crate::time::EpochMs;
+
+    /// An agent with this deadline panics when it is closed.
+    const BROKEN_CLOSE: i64 = 99;
 
     struct Scripted {
         name: &'static str,
@@ -111,6 +123,7 @@ mod tests {
         }
         fn on_close(&mut self) {
             self.log.lock().unwrap().push(format!("close {}", self.name));
+            assert_ne!(self.deadline, BROKEN_CLOSE);
         }
     }
 
@@ -172,5 +185,23 @@ mod tests {
                 "close one"
             ]
         );
+    }
+
+    #[test]
+    fn a_panic_while_one_is_closed_does_not_keep_the_others_open() {
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let agent = |name, deadline| -> Box<dyn Agent + Send> {
+            Box::new(Scripted {
+                name,
+                outcome: || Ok(0),
+                start: || Ok(()),
+                deadline,
+                log: log.clone(),
+            })
+        };
+        let mut agents = Composite::new(vec![agent("one", 1), agent("two", BROKEN_CLOSE)]);
+        agents.on_start(now()).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| agents.on_close())).is_err());
+        assert_eq!(log.lock().unwrap()[2..], ["close two", "close one"]);
     }
 }

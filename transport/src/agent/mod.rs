@@ -24,6 +24,6 @@ pub use composite::Composite;
 pub use doorbell::Doorbell;
 pub use idle::{IdleMode, IdleStrategy};
 pub use invoker::AgentInvoker;
-pub use process::{ProcessId, ProcessWatch};
+pub use process::{ProcessId, ProcessWatch, ProcessWatches};
 #[cfg(not(loom))]
-pub use runner::{AgentRunner, OnError, RunnerExit};
+pub use runner::{AgentRunner, OnError, OnExit, RunnerExit, Stopper};

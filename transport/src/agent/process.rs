@@ -129,6 +129,92 @@ pub fn wait_any(watches: &[&ProcessWatch], timeout: Duration) -> Option<usize> {
     polled.iter().position(|entry| entry.revents & libc::POLLIN != 0)
 }
 
+/// Watched processes, each with something that belongs to it. One look at all of them is one system call and
+/// allocates nothing.
+#[derive(Debug)]
+pub struct ProcessWatches<T> {
+    entries: Vec<(ProcessWatch, T)>,
+    /// In the order of `entries`.
+    polled: Vec<libc::pollfd>,
+}
+
+impl<T> Default for ProcessWatches<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            polled: Vec::new(),
+        }
+    }
+}
+
+impl<T> ProcessWatches<T> {
+    /// Number of processes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no process is watched.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a process.
+    pub fn insert(&mut self, watch: ProcessWatch, value: T) {
+        self.polled.push(libc::pollfd {
+            fd: watch.descriptor.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        self.entries.push((watch, value));
+    }
+
+    /// What belongs to a process, if it is watched.
+    pub fn get_mut(&mut self, process: ProcessId) -> Option<&mut T> {
+        self.entries
+            .iter_mut()
+            .find(|(watch, _)| watch.process() == process)
+            .map(|(_, value)| value)
+    }
+
+    /// Stops watching every process for which `keep` says no.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+        let mut index = 0;
+        while index < self.entries.len() {
+            if keep(&mut self.entries[index].1) {
+                index += 1;
+            } else {
+                self.remove(index);
+            }
+        }
+    }
+
+    /// Looks at all processes, without waiting; `on_dead` gets what belonged to those that have ended, and they are
+    /// not watched any more. Returns how many they were.
+    pub fn check(&mut self, mut on_dead: impl FnMut(T)) -> usize {
+        if poll(&mut self.polled, Duration::ZERO) <= 0 {
+            return 0;
+        }
+        let mut dead = 0;
+        let mut index = 0;
+        while index < self.entries.len() {
+            if self.polled[index].revents & libc::POLLIN == 0 {
+                index += 1;
+            } else {
+                on_dead(self.remove(index));
+                dead += 1;
+            }
+        }
+        dead
+    }
+
+    fn remove(&mut self, index: usize) -> T {
+        self.polled.swap_remove(index);
+        self.entries.swap_remove(index).1
+    }
+}
+
 /// Whether a process with this id exists in our namespace and has not ended; `None` if nothing can be said. Weaker
 /// than [`ProcessWatch`]: the id may have been reused, or mean another process elsewhere.
 #[must_use]
@@ -322,6 +408,34 @@ mod tests {
         child.wait().unwrap();
         assert!(watch.is_dead());
         assert_eq!(ProcessWatch::open(id).unwrap_err(), WatchError::Gone);
+    }
+
+    #[test]
+    fn one_look_finds_all_that_ended_and_forgets_them() {
+        let mut children: Vec<Child> = (0..3).map(|_| sleeping_child()).collect();
+        let mut watches = ProcessWatches::default();
+        watches.insert(ProcessWatch::open(ProcessId::current()).unwrap(), 9);
+        for (number, child) in children.iter().enumerate() {
+            watches.insert(ProcessWatch::open(id_of(child)).unwrap(), number);
+        }
+        assert_eq!(watches.check(|number| panic!("{number} lives")), 0);
+        let last = id_of(&children[2]);
+        assert_eq!(watches.get_mut(last), Some(&mut 2));
+        for child in &mut children[..2] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let mut dead = Vec::new();
+        assert_eq!(watches.check(|number| dead.push(number)), 2);
+        dead.sort_unstable();
+        assert_eq!(dead, [0, 1]);
+        assert_eq!(watches.len(), 2);
+        watches.retain(|number| *number != 9);
+        children[2].kill().unwrap();
+        children[2].wait().unwrap();
+        assert_eq!(watches.check(|number| dead.push(number)), 1);
+        assert_eq!(dead, [0, 1, 2]);
+        assert!(watches.is_empty() && watches.get_mut(last).is_none());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::time::Clock;
 /// Receives the text of what went wrong on an agent's thread.
 pub type OnError = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Told how a run ended, on the agent's thread, after the agent was closed.
+pub type OnExit = Box<dyn FnOnce(RunnerExit) + Send>;
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunnerExit {
@@ -45,6 +48,22 @@ impl AgentRunner {
         name: &str,
         on_error: OnError,
     ) -> io::Result<Self> {
+        Self::start_supervised(agent, idle, clock, name, on_error, Box::new(|_| ()))
+    }
+
+    /// As [`AgentRunner::start`], and `on_exit` is told when the run ends, however it does. It must not wait for this
+    /// runner.
+    ///
+    /// # Errors
+    /// As [`AgentRunner::start`]; `on_exit` is not called then.
+    pub fn start_supervised<A: Agent + Send + 'static>(
+        agent: A,
+        idle: Box<dyn IdleStrategy>,
+        clock: Arc<dyn Clock>,
+        name: &str,
+        on_error: OnError,
+        on_exit: OnExit,
+    ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let doorbell = idle.doorbell();
         let run = Run {
@@ -57,7 +76,7 @@ impl AgentRunner {
         #[expect(clippy::disallowed_methods, reason = "this is where threads are started")]
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run.run())?;
+            .spawn(move || run.run(on_exit))?;
         Ok(Self {
             stop,
             doorbell,
@@ -81,8 +100,16 @@ impl AgentRunner {
 
     /// Asks the agent to stop after its current cycle, without waiting for it.
     pub fn request_close(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.wake();
+        self.stopper().request_close();
+    }
+
+    /// What can ask this agent to stop from elsewhere.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper {
+            stop: self.stop.clone(),
+            doorbell: self.doorbell.clone(),
+        }
     }
 
     /// Stops the agent after its current cycle and waits for the thread, unless called on that thread. Further calls
@@ -109,6 +136,23 @@ impl Drop for AgentRunner {
     }
 }
 
+/// Asks an agent to stop, without owning its runner. Outliving the runner is fine.
+#[derive(Clone)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    doorbell: Option<Doorbell>,
+}
+
+impl Stopper {
+    /// As [`AgentRunner::request_close`].
+    pub fn request_close(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(doorbell) = &self.doorbell {
+            doorbell.ring();
+        }
+    }
+}
+
 struct Run<A> {
     agent: A,
     idle: Box<dyn IdleStrategy>,
@@ -118,7 +162,15 @@ struct Run<A> {
 }
 
 impl<A: Agent> Run<A> {
-    fn run(mut self) -> RunnerExit {
+    fn run(mut self, on_exit: OnExit) -> RunnerExit {
+        let exit = self.run_and_close();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| on_exit(exit))) {
+            self.report(&panic_text(&*panic));
+        }
+        exit
+    }
+
+    fn run_and_close(&mut self) -> RunnerExit {
         // The agent may be half-way through a change when it panics, so it gets no more turns, only its close.
         let exit = catch_unwind(AssertUnwindSafe(|| self.give_turns())).unwrap_or_else(|panic| {
             self.report(&panic_text(&*panic));

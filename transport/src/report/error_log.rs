@@ -32,7 +32,7 @@ const _: () = assert!(ENTRY_HEADER_LENGTH == 24);
 pub struct ErrorLog<B> {
     buffer: B,
     end: usize,
-    /// By error code, then text: offset of the entry.
+    /// By error code, then key: offset of the entry.
     entries: BTreeMap<i32, BTreeMap<String, usize>>,
 }
 
@@ -63,7 +63,14 @@ impl<B: AtomicBuffer> ErrorLog<B> {
     /// Counts an observation of the error with this code and text; whether it was new and was put into the log. A new
     /// error that does not fit is dropped.
     pub fn record(&mut self, now: EpochMs, code: i32, text: &str) -> bool {
-        let known = self.entries.get(&code).and_then(|texts| texts.get(text));
+        self.record_keyed(now, code, text, text)
+    }
+
+    /// As [`ErrorLog::record`] for a text with numbers or names in it that change: errors of one code and key are one
+    /// error, and the text of the first observation stays. A key is a short name that the program gives, not
+    /// something that others choose.
+    pub fn record_keyed(&mut self, now: EpochMs, code: i32, key: &str, text: &str) -> bool {
+        let known = self.entries.get(&code).and_then(|keys| keys.get(key));
         if let Some(&offset) = known {
             self.observe(offset, now);
             return false;
@@ -74,7 +81,7 @@ impl<B: AtomicBuffer> ErrorLog<B> {
         self.entries
             .entry(code)
             .or_default()
-            .insert(text.to_owned(), offset);
+            .insert(key.to_owned(), offset);
         true
     }
 

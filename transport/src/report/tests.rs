@@ -59,6 +59,31 @@ fn errors_are_distinct_by_code_and_text() {
 }
 
 #[test]
+fn an_error_with_a_key_is_counted_again_whatever_its_text() {
+    let buffer = view(1024);
+    let mut log = ErrorLog::new(buffer.clone());
+    assert!(log.record_keyed(EpochMs(1), 1, "space", "5 bytes are left"));
+    for left in 0..50 {
+        let text = format!("{left} bytes are left");
+        assert!(!log.record_keyed(EpochMs(2), 1, "space", &text));
+    }
+    assert!(log.record_keyed(EpochMs(3), 2, "space", "another code"));
+    assert!(log.record(EpochMs(4), 1, "5 bytes are left"), "its own key");
+    let counts: Vec<_> = error_log::read_all(&buffer)
+        .into_iter()
+        .map(|record| (record.count, record.first.0, record.last.0, record.text))
+        .collect();
+    assert_eq!(
+        counts,
+        [
+            (51, 1, 2, "5 bytes are left".into()),
+            (1, 3, 3, "another code".into()),
+            (1, 4, 4, "5 bytes are left".into())
+        ]
+    );
+}
+
+#[test]
 fn an_error_that_does_not_fit_is_dropped_and_shorter_ones_still_go_in() {
     let buffer = view(80);
     let mut log = ErrorLog::new(buffer.clone());
