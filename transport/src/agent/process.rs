@@ -458,7 +458,18 @@ mod tests {
     fn a_process_is_known_by_a_file_it_maps() {
         let mut child = sleeping_child();
         let pid = i64::from(child.id());
-        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        let program_of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        // A child can be seen for a moment as the program that it is started from, or before its maps are made.
+        let mut looks = 0_u32;
+        let program = loop {
+            let program = program_of(&pid.to_string());
+            if program != program_of("self") && process_that_maps(pid, &program).is_some() {
+                break program;
+            }
+            looks += 1;
+            assert!(looks < 1_000_000, "the child does not start");
+            std::thread::yield_now();
+        };
         assert_eq!(process_that_maps(pid, &program), Some(id_of(&child)));
         assert_eq!(process_that_maps(pid, Path::new("/proc/self/maps")), None);
         assert_eq!(process_that_maps(pid, Path::new("/nowhere")), None);
