@@ -1366,7 +1366,10 @@ fn a_reader_whose_log_was_overwritten_stops_and_says_so_once() {
     );
     assert_eq!(driver.counters.value(position), Some(0));
     assert!(subscription.has_no_images());
-    assert!(driver.next().is_none(), "the other readers of the stream do not pay for it");
+    assert!(
+        driver.next().is_none(),
+        "the other readers of the stream do not pay for it"
+    );
 }
 
 #[test]
