@@ -51,8 +51,16 @@ pub type OnError = Arc<dyn Fn(&str) + Send + Sync>;
 /// A running media driver. Dropping it stops it cleanly.
 ///
 /// ```
-/// let driver = fulmar_media_driver::MediaDriver::embedded()?;
-/// assert!(driver.is_running() && std::path::Path::new(driver.dir()).join("cnc.dat").exists());
+/// use fulmar::{Client, ClientSettings};
+/// use fulmar_media_driver::MediaDriver;
+///
+/// let driver = MediaDriver::embedded()?; // or run `fulmar driver` and leave this out
+/// let client = Client::connect(ClientSettings { dir: driver.dir().to_owned(), ..ClientSettings::default() })?;
+///
+/// let mut subscription = client.add_subscription("aeron:ipc", 10)?;
+/// let publication = client.add_publication("aeron:ipc", 10)?;
+/// while publication.offer(b"hello").position().is_none() {}
+/// while subscription.poll(|payload, header| println!("{:?} at {}", payload.to_vec(), header.position()), 10) == 0 {}
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct MediaDriver {
