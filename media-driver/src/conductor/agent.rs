@@ -247,8 +247,11 @@ impl Conductor {
         let work = match read {
             Ok(count) => count,
             Err(corrupt) => {
-                self.services
-                    .record_error(fulmar::control::ErrorCode::MalformedCommand, &corrupt.to_string());
+                self.services.record_keyed(
+                    fulmar::control::ErrorCode::MalformedCommand,
+                    "ring corrupt",
+                    &corrupt.to_string(),
+                );
                 1
             }
         };

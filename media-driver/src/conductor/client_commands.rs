@@ -551,7 +551,8 @@ impl Conductor {
             return Err(CommandFailure::new(
                 ErrorCode::UnknownCounter,
                 format!("unknown counter: registration id {registration_id}"),
-            ));
+            )
+            .counted_as("unknown counter"));
         };
         self.services.succeed(header.correlation_id);
         self.services
@@ -755,6 +756,7 @@ fn unknown_publication(registration_id: RegistrationId) -> CommandFailure {
         ErrorCode::UnknownPublication,
         format!("unknown publication: registration id {registration_id}"),
     )
+    .counted_as("unknown publication")
 }
 
 fn unknown_subscription(registration_id: RegistrationId) -> CommandFailure {
@@ -762,13 +764,11 @@ fn unknown_subscription(registration_id: RegistrationId) -> CommandFailure {
         ErrorCode::UnknownSubscription,
         format!("unknown subscription: registration id {registration_id}"),
     )
+    .counted_as("unknown subscription")
 }
 
 impl From<crate::config::ParamsError> for CommandFailure {
     fn from(error: crate::config::ParamsError) -> Self {
-        Self {
-            code: error.code,
-            text: error.text,
-        }
+        Self::new(error.code, error.text)
     }
 }

@@ -206,13 +206,8 @@ impl Conductor {
                 }
             }
             Err(error) => {
-                self.services.fail(
-                    correlation_id,
-                    &CommandFailure {
-                        code: error.code,
-                        text: error.text,
-                    },
-                );
+                let failure = CommandFailure::new(error.code, error.text).counted_as(error.key);
+                self.services.fail(correlation_id, &failure);
             }
         }
     }
@@ -380,7 +375,8 @@ impl Conductor {
             return Err(CommandFailure::new(
                 ErrorCode::UnknownPublication,
                 format!("unknown publication: registration id {registration_id}"),
-            ));
+            )
+            .counted_as("unknown publication"));
         };
         if revoke {
             publication.mark_revoked();

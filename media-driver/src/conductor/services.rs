@@ -25,6 +25,8 @@ const ERROR_TEXT_MAX: usize = 3072;
 pub(super) struct CommandFailure {
     pub(super) code: ErrorCode,
     pub(super) text: String,
+    /// What the error log counts it under when the text names numbers that change; the text itself otherwise.
+    pub(super) key: Option<&'static str>,
 }
 
 impl CommandFailure {
@@ -32,7 +34,14 @@ impl CommandFailure {
         Self {
             code,
             text: text.into(),
+            key: None,
         }
+    }
+
+    /// Counts every failure of this kind as one.
+    pub(super) fn counted_as(mut self, key: &'static str) -> Self {
+        self.key = Some(key);
+        self
     }
 }
 
@@ -166,13 +175,19 @@ impl Services {
             message: Text::from(text),
         });
         if failure.code != ErrorCode::ResourceTemporarilyUnavailable {
-            self.record_error(failure.code, text);
+            self.record_keyed(failure.code, failure.key.unwrap_or(text), text);
         }
     }
 
     /// Puts an error on record.
     pub(super) fn record_error(&mut self, code: ErrorCode, text: &str) {
-        self.error_log.record(self.now.epoch, code.get(), cut(text));
+        self.record_keyed(code, text, text);
+    }
+
+    /// Puts an error on record that is counted under `key`, however its text reads this time.
+    pub(super) fn record_keyed(&mut self, code: ErrorCode, key: &str, text: &str) {
+        self.error_log
+            .record_keyed(self.now.epoch, code.get(), cut(key), cut(text));
         self.increment(SystemCounter::Errors);
     }
 
