@@ -49,17 +49,17 @@ impl Options {
 }
 
 fn main() -> Result<(), BenchError> {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Without `--bench` this is `cargo test`, which wants to know that it runs, not how fast.
+    let is_test = !arguments.iter().any(|argument| argument == "--bench");
+    arguments.retain(|argument| argument != "--bench");
     if arguments.first().is_some_and(|argument| argument == "count") {
         return count_child(&arguments);
     }
     let mut options = Options {
         filter: String::new(),
-        rounds: 5,
-        smoke: false,
+        rounds: if is_test { 1 } else { 5 },
+        smoke: is_test,
         term_length: 16 << 20,
     };
     let mut rest = arguments.iter();
@@ -76,6 +76,7 @@ fn main() -> Result<(), BenchError> {
         "term length {} bytes, {} rounds, sides interleaved, medians with [lowest .. highest]",
         options.term_length, options.rounds
     );
+    one_thread(&options)?;
     throughput(&options)?;
     round_trips(&options)?;
     instructions(&options)?;
@@ -100,6 +101,31 @@ fn empty_rows(names: &[(String, &'static str)], better: Better) -> Vec<Row> {
         sides: sides.clone(),
     };
     names.iter().map(row).collect()
+}
+
+fn one_thread(options: &Options) -> Result<(), BenchError> {
+    for length in [32, 1024] {
+        for kind in Kind::ALL {
+            let case = format!("ipc/one-thread/{}/{length}B", kind.name());
+            if !options.wants(&case) {
+                continue;
+            }
+            let mut rows = empty_rows(&[(case, "ns/msg")], Better::Lower);
+            for _ in 0..options.rounds {
+                for (index, side) in SIDES.iter().enumerate() {
+                    let settings = Settings {
+                        // Half of it has to hold the largest sample, since driver and client work between samples only.
+                        term_length: 4 << 20,
+                        ..settings(options, Mode::Invoker)
+                    };
+                    let recorder: Recorder = on_side!(*side, one_thread, &settings, kind, length)?;
+                    rows[0].sides[index].1.push(recorder.quantile(0.25) / 100.0);
+                }
+            }
+            println!("{}", rows[0].line());
+        }
+    }
+    Ok(())
 }
 
 fn throughput(options: &Options) -> Result<(), BenchError> {
@@ -165,53 +191,65 @@ fn round_trips(options: &Options) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// What a counting child does.
+#[derive(Clone, Copy)]
+struct Counted<'a> {
+    side: &'a str,
+    kind: Kind,
+    length: usize,
+    batches: u64,
+}
+
 /// Counts by difference between a long and a short run, so that set-up cancels out.
 fn counted_cases(
     options: &Options,
     what: &str,
     unit: &'static str,
-    count: impl Fn(&str, Kind, u64) -> Result<f64, BenchError>,
+    count: impl Fn(Counted<'_>) -> Result<f64, BenchError>,
 ) -> Result<(), BenchError> {
-    for kind in Kind::ALL {
-        let case = format!("ipc/{what}/{}/32B", kind.name());
-        if !options.wants(&case) {
-            continue;
+    for length in [32, 100, 1024] {
+        for kind in Kind::ALL {
+            let case = format!("ipc/{what}/{}/{length}B", kind.name());
+            if !options.wants(&case) {
+                continue;
+            }
+            let mut rows = empty_rows(&[(case, unit)], Better::Lower);
+            let (short, long) = (1_000, 2_000);
+            for (index, side) in SIDES.iter().enumerate() {
+                let workload = |batches| Counted {
+                    side,
+                    kind,
+                    length,
+                    batches,
+                };
+                let difference = count(workload(long))? - count(workload(short))?;
+                #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+                let per_message = difference / ((long - short) * BATCH as u64) as f64;
+                rows[0].sides[index].1.push(per_message);
+            }
+            println!("{}", rows[0].line());
         }
-        let mut rows = empty_rows(&[(case, unit)], Better::Lower);
-        let (short, long) = (2_000, 4_000);
-        for (index, side) in SIDES.iter().enumerate() {
-            let difference = count(side, kind, long)? - count(side, kind, short)?;
-            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            let per_message = difference / ((long - short) * BATCH as u64) as f64;
-            rows[0].sides[index].1.push(per_message);
-        }
-        println!("{}", rows[0].line());
     }
     Ok(())
 }
 
 fn instructions(options: &Options) -> Result<(), BenchError> {
-    counted_cases(
-        options,
-        "instructions",
-        "instructions/msg",
-        |side, kind, batches| {
-            let output = child("valgrind", side, kind, batches, |command| {
-                command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-                command.arg("--toggle-collect=*measured_batch*");
-            })?;
-            let line = output
-                .lines()
-                .find(|line| line.contains("Collected"))
-                .ok_or("no count from callgrind")?;
-            Ok(line.rsplit(':').next().unwrap_or_default().trim().parse()?)
-        },
-    )
+    counted_cases(options, "instructions", "instructions/msg", |counted| {
+        let output = child("valgrind", counted, |command| {
+            command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+            command.arg("--toggle-collect=*measured_batch*");
+        })?;
+        let line = output
+            .lines()
+            .find(|line| line.contains("Collected"))
+            .ok_or("no count from callgrind")?;
+        Ok(line.rsplit(':').next().unwrap_or_default().trim().parse()?)
+    })
 }
 
 fn system_calls(options: &Options) -> Result<(), BenchError> {
-    counted_cases(options, "system-calls", "calls/msg", |side, kind, batches| {
-        let output = child("strace", side, kind, batches, |command| {
+    counted_cases(options, "system-calls", "calls/msg", |counted| {
+        let output = child("strace", counted, |command| {
             command.args(["-f", "-c", "-U", "calls,name"]);
         })?;
         let line = output
@@ -223,17 +261,23 @@ fn system_calls(options: &Options) -> Result<(), BenchError> {
 }
 
 /// Runs this program's `count` under `tool` and returns what the tool said on standard error.
-fn child(
-    tool: &str,
-    side: &str,
-    kind: Kind,
-    batches: u64,
-    arguments: impl Fn(&mut Command),
-) -> Result<String, BenchError> {
+fn child(tool: &str, counted: Counted<'_>, arguments: impl Fn(&mut Command)) -> Result<String, BenchError> {
     let mut command = Command::new(tool);
     arguments(&mut command);
     command.arg(std::env::current_exe()?);
-    command.args(["count", side, kind.name(), "32", &batches.to_string()]);
+    let Counted {
+        side,
+        kind,
+        length,
+        batches,
+    } = counted;
+    command.args([
+        "count",
+        side,
+        kind.name(),
+        &length.to_string(),
+        &batches.to_string(),
+    ]);
     let output = command.output().map_err(|error| format!("{tool}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() {
@@ -256,7 +300,8 @@ fn count_child(arguments: &[String]) -> Result<(), BenchError> {
     let settings = Settings {
         dir,
         mode: Mode::Invoker,
-        term_length: 1 << 20,
+        // Half of it has to hold what is offered between two duty cycles.
+        term_length: 16 << 20,
     };
     let messages = on_side!(side.as_str(), counted, &settings, kind, length, batches)?;
     println!("{messages} messages");

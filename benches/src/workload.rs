@@ -315,6 +315,59 @@ fn ping<S: Side>(
     Ok(recorder)
 }
 
+/// Nanoseconds per message of [`measured_batch`] in one thread: publish plus poll without a second processor. Times
+/// are taken over many batches, in hundredths of a nanosecond; neighbours on the machine show in the high samples, not in the low.
+pub fn one_thread<S: Side>(settings: &Settings, kind: Kind, length: usize) -> Result<Recorder, BenchError> {
+    let side = S::start(settings)?;
+    let mut subscriber = side.subscriber(CHANNEL, PING_STREAM)?;
+    match kind {
+        Kind::Concurrent => timed_batches(
+            &side,
+            &mut side.concurrent(CHANNEL, PING_STREAM)?,
+            &mut subscriber,
+            length,
+        ),
+        Kind::Exclusive => timed_batches(
+            &side,
+            &mut side.exclusive(CHANNEL, PING_STREAM)?,
+            &mut subscriber,
+            length,
+        ),
+    }
+}
+
+fn timed_batches<S: Side>(
+    side: &S,
+    publisher: &mut impl Publisher,
+    subscriber: &mut impl Subscriber,
+    length: usize,
+) -> Result<Recorder, BenchError> {
+    const SAMPLES: usize = 2_000;
+    const BATCHES_PER_SAMPLE: usize = 64;
+    connect(side, publisher, subscriber)?;
+    let mut message = vec![0u8; length.max(8)];
+    let mut tally = Tally::default();
+    let mut recorder = Recorder::new();
+    for sample in 0..2 * SAMPLES {
+        side.duty_cycle();
+        let start = SystemClock.nanos();
+        for _ in 0..BATCHES_PER_SAMPLE {
+            measured_batch(publisher, subscriber, &mut message, &mut tally);
+        }
+        let nanos = SystemClock.nanos().since(start);
+        if sample >= SAMPLES {
+            // In hundredths, so that three digits of a small number survive.
+            recorder.record(nanos * 100 / (BATCHES_PER_SAMPLE * BATCH) as i64);
+        }
+    }
+    let expected = (2 * SAMPLES * BATCHES_PER_SAMPLE * BATCH) as u64;
+    if tally.messages == expected {
+        Ok(recorder)
+    } else {
+        Err("messages were lost".into())
+    }
+}
+
 /// The single-threaded loop whose instructions and system calls are counted from outside: `batches` times
 /// [`measured_batch`], with the duty cycle of driver and client between, outside the measured function.
 pub fn counted<S: Side>(

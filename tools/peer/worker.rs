@@ -522,7 +522,7 @@ impl Worker {
             .map_err(|code| Failure::of(format!("claim gave {code}")))
     }
 
-    /// Takes exactly `count` messages (`0`: whatever is there now), checking each.
+    /// Takes exactly `count` messages (`0`: what is there now, for at most the time given), checking each.
     fn poll(&mut self, name: &str, count: u64, limit_ms: u64) -> Answer {
         let Reader {
             subscription,
@@ -543,11 +543,12 @@ impl Worker {
                 (last_position, last_session) = (position, session);
             };
             let fragments = subscription.poll(&mut handler, limit)?;
-            if fragments == 0 && count == 0 {
+            let is_over = deadline.is_due(SystemClock.nanos());
+            if count == 0 && (fragments == 0 || is_over) {
                 break;
             }
             if fragments == 0 {
-                if deadline.is_due(SystemClock.nanos()) {
+                if is_over {
                     return Err(Failure::of(format!(
                         "{left} messages missing after {}",
                         verifier.messages

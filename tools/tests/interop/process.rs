@@ -251,6 +251,13 @@ impl Drop for Driver {
     }
 }
 
+fn parse_answer(line: &str) -> Result<String, String> {
+    match line.split_once(' ').unwrap_or((line, "")) {
+        ("ok", rest) => Ok(rest.to_owned()),
+        (_, rest) => Err(rest.to_owned()),
+    }
+}
+
 /// A client in its own process, obeying the commands of `peer/worker.rs`.
 pub struct Client {
     child: Child,
@@ -301,9 +308,15 @@ impl Client {
             Err(RecvTimeoutError::Timeout) => panic!("{:?} client: no answer", self.make),
             Err(RecvTimeoutError::Disconnected) => panic!("{:?} client: the process ended", self.make),
         };
-        match line.split_once(' ').unwrap_or((&line, "")) {
-            ("ok", rest) => Ok(rest.to_owned()),
-            (_, rest) => Err(rest.to_owned()),
+        parse_answer(&line)
+    }
+
+    /// The answer to an earlier [`Client::tell`], if it comes within so many milliseconds.
+    pub fn answer_within(&mut self, millis: u64) -> Option<Result<String, String>> {
+        match self.output.recv_timeout(Duration::from_millis(millis)) {
+            Ok(line) => Some(parse_answer(&line)),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("{:?} client: the process ended", self.make),
         }
     }
 
