@@ -229,7 +229,7 @@ const EXPECTED: &[Expected] = &[
     Expected {
         key: "fulmar.idle.cap",
         env: "FULMAR_IDLE_CAP",
-        default: "4ms",
+        default: "10ms",
         accepts: &[("10us", "10us"), ("16ms", "16ms"), ("1s", "1s")],
         clamps: &[("1us", "10us"), ("2s", "1s")],
         refuses: NOT_DURATION,

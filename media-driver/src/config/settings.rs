@@ -170,7 +170,7 @@ settings! {
     /// How the network thread of shared-network mode waits for work.
     sharednetwork_idle: IdleMode = IdleMode::Adaptive, "aeron.sharednetwork.idle.strategy", Idle;
     /// Longest time an adaptive thread blocks in the kernel before it looks for work by itself.
-    idle_cap_ns: i64 = 4 * MILLISECOND, "fulmar.idle.cap",
+    idle_cap_ns: i64 = 10 * MILLISECOND, "fulmar.idle.cap",
         Duration { min: 10 * MICROSECOND, max: SECOND, bare: 1 };
     /// Processor of the conductor's thread, and of the one thread of shared mode.
     conductor_cpu_affinity: Option<u32> = None, "aeron.conductor.cpu.affinity", CPU;

@@ -22,7 +22,7 @@ use crate::config::DriverContext;
 
 /// How often the watched processes are looked at, nanoseconds. It bounds how long the death of a publisher stays
 /// unnoticed.
-const WATCH_INTERVAL_NS: i64 = 5_000_000;
+const WATCH_INTERVAL_NS: i64 = 8_000_000;
 
 /// How often a failed deletion is tried again, nanoseconds.
 const RETRY_INTERVAL_NS: i64 = 1_000_000_000;
