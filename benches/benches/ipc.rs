@@ -73,14 +73,25 @@ fn main() -> Result<(), BenchError> {
     }
     println!("{}", Host::read().line());
     println!(
-        "term length {} bytes, {} rounds, sides interleaved, medians with [lowest .. highest]",
+        "term length {} bytes, {} rounds, sides interleaved, medians with [lowest .. highest]; a ratio above 1: fulmar is better",
         options.term_length, options.rounds
     );
     one_thread(&options)?;
     throughput(&options)?;
     round_trips(&options)?;
-    instructions(&options)?;
-    system_calls(&options)
+    counted_with("valgrind", || instructions(&options))?;
+    counted_with("strace", || system_calls(&options))
+}
+
+/// Runs cases that need a tool, or says that it is not there; the other figures stand without it.
+fn counted_with(tool: &str, cases: impl FnOnce() -> Result<(), BenchError>) -> Result<(), BenchError> {
+    match Command::new(tool).arg("--version").output() {
+        Ok(_) => cases(),
+        Err(error) => {
+            println!("not counted: {tool}: {error}");
+            Ok(())
+        }
+    }
 }
 
 fn settings(options: &Options, mode: Mode) -> Settings {

@@ -29,7 +29,8 @@ pub struct Row {
 }
 
 impl Row {
-    /// The table line: medians with their range, then how many times better than the reference the first side is.
+    /// The table line: medians with their range, then the ratio of first side and reference, above one if the first
+    /// side is better.
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = format!("{:<44}", self.name);
@@ -49,14 +50,14 @@ impl Row {
         {
             let (ours, reference) = (median(ours), median(reference));
             if (ours - reference).abs() < SAME {
-                line.push_str("  equal");
+                line.push_str("  ratio 1.00");
                 return line;
             }
             let ratio = match self.better {
                 Better::Higher => ours / reference,
                 Better::Lower => reference / ours,
             };
-            line.push_str(&format!("  {ratio:.2}x better"));
+            line.push_str(&format!("  ratio {ratio:.2}"));
         }
         line
     }
@@ -91,8 +92,8 @@ mod tests {
             better: Better::Lower,
             sides: vec![("a", vec![50.0]), ("b", vec![100.0])],
         };
-        assert!(row.line().ends_with("2.00x better"), "{}", row.line());
+        assert!(row.line().ends_with("ratio 2.00"), "{}", row.line());
         row.better = Better::Higher;
-        assert!(row.line().ends_with("0.50x better"), "{}", row.line());
+        assert!(row.line().ends_with("ratio 0.50"), "{}", row.line());
     }
 }
