@@ -1,17 +1,23 @@
 //! What the agents say to each other: enums in bounded queues. A full queue is counted and retried, never waited for.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use crossbeam_queue::ArrayQueue;
 use fulmar::agent::Doorbell;
-use fulmar::agent::process::ProcessId;
+use fulmar::agent::process::{ProcessId, ProcessWatches};
 use fulmar::control::ErrorCode;
 use fulmar::id::{ClientId, RegistrationId};
 use fulmar::log::{LogBuffers, LogInit};
 
 /// Entries of each queue between two agents.
 pub const QUEUE_CAPACITY: usize = 1024;
+
+/// The processes of clients that can be watched, each with its clients, oldest first. The resource agent opens and
+/// closes the watches; the conductor, which is awake anyway, only looks whether one of them ended, and skips a look
+/// rather than wait for the lock.
+pub type Watches = Arc<Mutex<ProcessWatches<VecDeque<ClientId>>>>;
 
 /// Conductor to resource agent: what needs slow system calls.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use fulmar::directory::{Directory, FsDirectory, Modes, StartError, StartOptions}
 use fulmar::sync::{Arc, AtomicBool, Ordering};
 use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
 
-use crate::commands::Lane;
+use crate::commands::{Lane, Watches};
 use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
 use crate::resources::ResourceAgent;
@@ -471,6 +471,7 @@ fn assemble(
     let resource_commands = Lane::new(resource_bell.clone());
     let resource_events = Lane::new(conductor_bell.clone());
     let ended = Arc::new(Ended::default());
+    let watched = Watches::default();
     let hook: TerminationHook = {
         let ended = Arc::clone(&ended);
         Box::new(move |reason| ended.set(reason))
@@ -482,6 +483,7 @@ fn assemble(
             extension,
             resource_commands: resource_commands.clone(),
             resource_events: resource_events.clone(),
+            watched: Arc::clone(&watched),
             seed: fastrand::u64(..),
             os_buffers: read_os_buffers(),
             on_end: hook,
@@ -494,6 +496,7 @@ fn assemble(
         context.clone(),
         resource_commands,
         resource_events,
+        watched,
         now.nanos,
     );
     Ok(Assembly {

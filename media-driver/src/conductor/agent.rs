@@ -13,7 +13,7 @@ use super::client_commands::PendingPublication;
 use super::clients::ClientRecord;
 use super::services::Services;
 use super::subscriptions::SubscriptionLink;
-use crate::commands::{Lane, ResourceCommand, ResourceEvent};
+use crate::commands::{Lane, ResourceCommand, ResourceEvent, Watches};
 use crate::config::DriverContext;
 use crate::driver::EndReason;
 use crate::protocol::session_ids::SessionIds;
@@ -26,6 +26,9 @@ pub type TerminationHook = Box<dyn FnMut(EndReason) + Send>;
 /// A jump of the wall clock above this is answered with a fresh heartbeat at once, because foreign clients compare the
 /// heartbeat with their wall clock, milliseconds.
 const WALL_CLOCK_STEP_MS: i64 = 100;
+
+/// How often a busy conductor looks whether a client's process ended, nanoseconds; an idle one looks whenever it wakes.
+const WATCH_INTERVAL_NS: i64 = 5_000_000;
 
 /// Clients remembered as not watchable; further ones are asked about again.
 const UNWATCHABLE_MAX: usize = 4096;
@@ -54,6 +57,8 @@ pub struct ConductorParts {
     pub resource_commands: Lane<ResourceCommand>,
     /// From the resource agent.
     pub resource_events: Lane<ResourceEvent>,
+    /// The processes of clients, to see at once that one ended.
+    pub watched: Watches,
     /// Seed of session ids and initial term ids.
     pub seed: u64,
     /// What the system gives a socket by default; logs record it.
@@ -71,6 +76,9 @@ pub struct Conductor {
     pub(super) services: Services,
     pub(super) resource_commands: Lane<ResourceCommand>,
     resource_events: Lane<ResourceEvent>,
+    watched: Watches,
+    next_watch: NanoTime,
+    ended: Vec<ClientId>,
     pub(super) clients: Vec<ClientRecord>,
     pub(super) publications: Vec<IpcPublication>,
     pub(super) links: Vec<SubscriptionLink>,
@@ -139,6 +147,7 @@ impl Conductor {
             extension,
             resource_commands,
             resource_events,
+            watched,
             seed,
             os_buffers,
             on_end,
@@ -169,6 +178,9 @@ impl Conductor {
             services,
             resource_commands,
             resource_events,
+            watched,
+            next_watch: now.nanos,
+            ended: Vec::new(),
             clients: Vec::new(),
             publications: Vec::new(),
             links: Vec::new(),
@@ -295,6 +307,26 @@ impl Conductor {
         work
     }
 
+    /// Looks whether a client's process has ended: one system call that never waits, at most every few milliseconds.
+    fn check_processes(&mut self) -> usize {
+        if !self.next_watch.is_due(self.now) {
+            return 0;
+        }
+        self.next_watch = self.now.plus_nanos(WATCH_INTERVAL_NS);
+        if let Ok(mut watched) = self.watched.try_lock()
+            && !watched.is_empty()
+        {
+            let ended = &mut self.ended;
+            watched.check(|clients| ended.extend(clients));
+        }
+        let mut work = 0;
+        while let Some(client_id) = self.ended.pop() {
+            self.on_client_died(client_id);
+            work += 1;
+        }
+        work
+    }
+
     fn update_publications(&mut self) -> usize {
         let mut work = 0;
         for publication in &mut self.publications {
@@ -323,6 +355,7 @@ impl Agent for Conductor {
         }
         work += self.poll_command();
         work += self.poll_resource_events();
+        work += self.check_processes();
         work += self.bury();
         work += self.repair_orphans();
         work += self.update_publications();

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use fulmar::agent::process::{ProcessId, ProcessWatch, ProcessWatches, WatchError};
 use fulmar::agent::{Agent, AgentError};
@@ -16,13 +16,13 @@ use fulmar::time::{NanoTime, Now};
 
 use super::storage::{StorageCheck, check};
 use crate::commands::{
-    CreateLog, CreatedLog, DeleteLog, Lane, ResourceCommand, ResourceError, ResourceEvent,
+    CreateLog, CreatedLog, DeleteLog, Lane, ResourceCommand, ResourceError, ResourceEvent, Watches,
 };
 use crate::config::DriverContext;
 
-/// How often the watched processes are looked at, nanoseconds. It bounds how long the death of a publisher stays
-/// unnoticed.
-const WATCH_INTERVAL_NS: i64 = 8_000_000;
+/// How often this agent looks at the watched processes, nanoseconds. The conductor looks far more often; this is for a
+/// conductor that found the watches locked each time.
+const WATCH_INTERVAL_NS: i64 = 250_000_000;
 
 /// How often a failed deletion is tried again, nanoseconds.
 const RETRY_INTERVAL_NS: i64 = 1_000_000_000;
@@ -42,8 +42,7 @@ pub struct ResourceAgent {
     events: Lane<ResourceEvent>,
     /// Logs on disk and their full lengths.
     logs: BTreeMap<String, u64>,
-    /// Processes and their clients, oldest first.
-    pub(super) watched: ProcessWatches<VecDeque<ClientId>>,
+    pub(super) watched: Watches,
     pub(super) watched_max: usize,
     next_watch: NanoTime,
     undeleted: Vec<String>,
@@ -60,6 +59,7 @@ impl ResourceAgent {
         context: DriverContext,
         commands: Lane<ResourceCommand>,
         events: Lane<ResourceEvent>,
+        watched: Watches,
         now: NanoTime,
     ) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl ResourceAgent {
             commands,
             events,
             logs: BTreeMap::new(),
-            watched: ProcessWatches::default(),
+            watched,
             watched_max: WATCHED_PROCESSES_MAX,
             next_watch: now,
             undeleted: Vec::new(),
@@ -90,7 +90,7 @@ impl ResourceAgent {
             }
             ResourceCommand::DeleteLog(request) => self.delete_log(*request),
             ResourceCommand::Watch { client_id, process } => self.watch(client_id, process),
-            ResourceCommand::Unwatch { client_id } => self.watched.retain(|clients| {
+            ResourceCommand::Unwatch { client_id } => lock(&self.watched).retain(|clients| {
                 clients.retain(|id| *id != client_id);
                 !clients.is_empty()
             }),
@@ -98,27 +98,37 @@ impl ResourceAgent {
     }
 
     fn watch(&mut self, client_id: ClientId, process: ProcessId) {
-        if let Some(clients) = self.watched.get_mut(process) {
+        if let Some(event) = self.try_watch(client_id, process) {
+            self.emit(event);
+        }
+    }
+
+    /// Watches a client's process; what the conductor is to know of it, if anything.
+    fn try_watch(&self, client_id: ClientId, process: ProcessId) -> Option<ResourceEvent> {
+        let mut watched = lock(&self.watched);
+        if let Some(clients) = watched.get_mut(process) {
             if clients.contains(&client_id) {
-                return;
+                return None;
             }
             clients.push_back(client_id);
-            if clients.len() > CLIENTS_OF_PROCESS_MAX
-                && let Some(client_id) = clients.pop_front()
-            {
-                self.emit(ResourceEvent::Unwatchable { client_id });
+            if clients.len() <= CLIENTS_OF_PROCESS_MAX {
+                return None;
             }
-            return;
+            return clients
+                .pop_front()
+                .map(|client_id| ResourceEvent::Unwatchable { client_id });
         }
-        if self.watched.len() >= self.watched_max {
-            self.emit(ResourceEvent::Unwatchable { client_id });
-            return;
+        if watched.len() >= self.watched_max {
+            return Some(ResourceEvent::Unwatchable { client_id });
         }
         match ProcessWatch::open(process) {
-            Ok(watch) => self.watched.insert(watch, VecDeque::from([client_id])),
-            Err(WatchError::Gone) => self.emit(ResourceEvent::ClientDied { client_id }),
+            Ok(watch) => {
+                watched.insert(watch, VecDeque::from([client_id]));
+                None
+            }
+            Err(WatchError::Gone) => Some(ResourceEvent::ClientDied { client_id }),
             // Another pid namespace, an old kernel: its heartbeat counter has to do.
-            Err(WatchError::Unsupported) => self.emit(ResourceEvent::Unwatchable { client_id }),
+            Err(WatchError::Unsupported) => Some(ResourceEvent::Unwatchable { client_id }),
         }
     }
 
@@ -269,7 +279,7 @@ impl ResourceAgent {
 
     fn check_processes(&mut self) -> usize {
         let mut dead = Vec::new();
-        let work = self.watched.check(|clients| dead.extend(clients));
+        let work = lock(&self.watched).check(|clients| dead.extend(clients));
         for client_id in dead {
             self.emit(ResourceEvent::ClientDied { client_id });
         }
@@ -311,7 +321,7 @@ impl Agent for ResourceAgent {
             self.on_command(command);
             work += 1;
         }
-        if !self.watched.is_empty() && self.next_watch.is_due(now.nanos) {
+        if self.next_watch.is_due(now.nanos) && !lock(&self.watched).is_empty() {
             self.next_watch = now.nanos.plus_nanos(WATCH_INTERVAL_NS);
             work += self.check_processes();
         }
@@ -324,7 +334,7 @@ impl Agent for ResourceAgent {
 
     fn next_deadline(&self) -> NanoTime {
         let mut deadline = NanoTime::never_after(self.now);
-        if !self.watched.is_empty() {
+        if !lock(&self.watched).is_empty() {
             deadline = deadline.earlier(self.next_watch);
         }
         if !self.undeleted.is_empty() {
@@ -348,4 +358,8 @@ impl Agent for ResourceAgent {
             self.remove_file(&path);
         }
     }
+}
+
+fn lock(watched: &Watches) -> MutexGuard<'_, ProcessWatches<VecDeque<ClientId>>> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ use fulmar::time::{EpochMs, NanoTime, Now};
 use super::ResourceAgent;
 use super::agent::CLIENTS_OF_PROCESS_MAX;
 use crate::commands::{
-    CreateLog, CreatedLog, DeleteLog, Lane, ResourceCommand, ResourceError, ResourceEvent,
+    CreateLog, CreatedLog, DeleteLog, Lane, ResourceCommand, ResourceError, ResourceEvent, Watches,
 };
 use crate::config::DriverSettings;
 
@@ -64,6 +64,7 @@ impl World {
             settings.conclude().unwrap(),
             commands.clone(),
             events.clone(),
+            Watches::default(),
             NanoTime(0),
         );
         World {
@@ -82,7 +83,7 @@ impl World {
             let is_last = self.commands.is_empty();
             let is_due = self.agent.next_deadline().is_due(NanoTime(self.nanos));
             assert_eq!(is_due, !is_last);
-            self.nanos += 10_000_000;
+            self.nanos += 260_000_000;
             let now = Now {
                 nanos: NanoTime(self.nanos),
                 epoch: EpochMs(1),
@@ -186,7 +187,7 @@ fn a_process_is_watched_once_for_all_its_clients_and_their_number_is_bounded() {
         assert!(world.watch(client, process).is_empty());
         assert!(world.watch(client, process).is_empty(), "known already");
     }
-    assert_eq!(world.agent.watched.len(), 1);
+    assert_eq!(world.agent.watched.lock().unwrap().len(), 1);
     // The oldest one makes room.
     let events = world.watch(count, process);
     assert!(
@@ -226,15 +227,15 @@ fn a_process_is_watched_once_for_all_its_clients_and_their_number_is_bounded() {
         })
         .collect();
     assert_eq!(dead, (2..=count).collect::<Vec<_>>());
-    assert!(world.agent.watched.is_empty());
+    assert!(world.agent.watched.lock().unwrap().is_empty());
     // The last client of a process takes the watch with it.
     assert!(world.watch(-5, own).is_empty());
-    assert_eq!(world.agent.watched.len(), 1);
+    assert_eq!(world.agent.watched.lock().unwrap().len(), 1);
     let client_id = ClientId(-5);
     world
         .commands
         .offer(ResourceCommand::Unwatch { client_id })
         .unwrap();
     assert!(world.run().is_empty());
-    assert!(world.agent.watched.is_empty());
+    assert!(world.agent.watched.lock().unwrap().is_empty());
 }
