@@ -125,7 +125,7 @@ impl Adaptive {
     /// First wait.
     pub const FIRST_WAIT: Duration = Duration::from_micros(100);
     /// Default longest wait.
-    pub const CAP: Duration = Duration::from_millis(4);
+    pub const CAP: Duration = Duration::from_millis(10);
 
     /// Waits on this doorbell, never longer than `cap`.
     #[must_use]
