@@ -66,8 +66,8 @@ fn quiet_runner() -> f64 {
     };
     let idle = Adaptive::new(Doorbell::heap(), Adaptive::CAP);
     let before = SystemClock.nanos();
-    let mut runner =
-        AgentRunner::start(agent, Box::new(idle), Arc::new(SystemClock), "quiet", no_error()).unwrap();
+    let mut runner = AgentRunner::start(agent, Box::new(idle), Arc::new(SystemClock), "quiet", no_error())
+        .expect("a test fails by panicking");
     // The measurement needs time to pass; waiting on a doorbell that nobody rings is how it passes.
     let clock = Doorbell::heap();
     while SystemClock.nanos().since(before) < 1_000_000_000 {
@@ -75,7 +75,7 @@ fn quiet_runner() -> f64 {
     }
     assert_eq!(runner.close(), RunnerExit::Closed);
     let wall = SystemClock.nanos().since(before) as f64;
-    let cpu = measured.cpu.lock().unwrap().as_nanos() as f64;
+    let cpu = measured.cpu.lock().expect("a test fails by panicking").as_nanos() as f64;
     let cycles = measured.cycles.load(Ordering::Relaxed) as f64;
     println!(
         "{:.3} % of a processor, {:.0} cycles per second",
