@@ -19,6 +19,20 @@ pub const QUEUE_CAPACITY: usize = 1024;
 /// rather than wait for the lock.
 pub type Watches = Arc<Mutex<ProcessWatches<VecDeque<ClientId>>>>;
 
+/// Names a send or receive channel endpoint within this driver; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(pub u64);
+
+/// Names one transport of a receive endpoint, that is one socket of it; never used again within the endpoint. 0 is the
+/// endpoint's own socket, others belong to receive destinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransportId(pub u32);
+
+impl TransportId {
+    /// The socket of an endpoint that is not under manual control.
+    pub const OWN: Self = Self(0);
+}
+
 /// Conductor to resource agent: what needs slow system calls.
 #[derive(Debug)]
 pub enum ResourceCommand {
