@@ -14,6 +14,7 @@ pub mod conductor;
 pub mod config;
 pub mod driver;
 mod identity;
+pub mod io;
 pub mod network_counters;
 pub mod protocol;
 pub mod resources;

@@ -1,0 +1,19 @@
+//! The only folder that may name a socket: opening them, moving datagrams in batches, waiting for them.
+//!
+//! [`Network`] opens, [`UdpSocket`] moves. One virtual call is made per
+//! batch, that is per system call, not per datagram. A pass over a [`SendBatch`] or a [`ReceiveBatch`] allocates
+//! nothing.
+//!
+//! What is absent: names (see `media`), frames (see `fulmar::wire`) and decisions (see `protocol`).
+
+pub mod batch;
+pub mod interfaces;
+pub mod network;
+pub mod receive;
+pub mod spec;
+
+pub use batch::{SendBatch, SendEntry, SendError, SendOutcome};
+pub use interfaces::{InterfaceList, NetworkInterface};
+pub use network::{IoError, Network, Registration, UdpSocket};
+pub use receive::{Datagram, Filled, ReceiveBatch, ReceiveError, ReceiveOutcome};
+pub use spec::{Interface, Join, SocketRole, SocketSpec};

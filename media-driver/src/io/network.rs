@@ -1,0 +1,85 @@
+//! The interfaces of the network.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::batch::{SendBatch, SendOutcome};
+use super::receive::{ReceiveBatch, ReceiveOutcome};
+use super::spec::SocketSpec;
+
+/// Opens sockets. Shared by the agents; sockets are opened by the conductor and then belong to one network agent.
+pub trait Network: Send + Sync {
+    /// Opens a socket.
+    ///
+    /// # Errors
+    /// [`IoError`]; nothing stays open then.
+    fn open(&self, spec: &SocketSpec) -> Result<Box<dyn UdpSocket>, IoError>;
+}
+
+/// A socket. Closed by dropping it. All calls return at once.
+pub trait UdpSocket: Send {
+    /// Where it is bound: the address and port its datagrams come from, as far as known.
+    fn local_address(&self) -> SocketAddr;
+
+    /// Sends the datagrams of a batch, in order, until the first one that the system does not take. A run is sent in
+    /// one piece where the system can do that, else datagram by datagram; the wire sees the same.
+    fn send(&mut self, batch: &SendBatch<'_>) -> SendOutcome;
+
+    /// Takes what has come in, as much as the batch has room for. What was in the batch before is gone.
+    fn receive(&mut self, into: &mut ReceiveBatch) -> ReceiveOutcome;
+
+    /// Gives a connected socket another peer, or connects one that was not.
+    ///
+    /// # Errors
+    /// [`IoError`]; the old peer stays.
+    fn reconnect(&mut self, to: SocketAddr) -> Result<(), IoError>;
+
+    /// Lets arriving datagrams wake a thread, until the socket is closed. At most once per socket.
+    ///
+    /// # Errors
+    /// [`IoError`]; the thread then hears of datagrams when it looks by itself.
+    fn register(&mut self, waiter: &Registration) -> Result<(), IoError>;
+}
+
+/// Why a socket is not as it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {subject}: {source}")]
+pub struct IoError {
+    /// What was tried, for instance `bind`.
+    pub operation: &'static str,
+    /// What with: an address or an option.
+    pub subject: String,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+impl IoError {
+    /// An error of the system.
+    pub fn new(operation: &'static str, subject: impl core::fmt::Display, source: io::Error) -> Self {
+        Self {
+            operation,
+            subject: subject.to_string(),
+            source,
+        }
+    }
+
+    /// Whether the address is taken by another socket, so that another port may do.
+    #[must_use]
+    pub fn is_address_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+/// Where sockets say which thread they wake.
+#[derive(Debug)]
+pub struct Registration {
+    pub(super) registry: mio::Registry,
+}
+
+impl Registration {
+    /// For backends: where file descriptors are registered.
+    #[must_use]
+    pub fn registry(&self) -> &mio::Registry {
+        &self.registry
+    }
+}
