@@ -6,7 +6,8 @@
 //! 1. [`sync`]: the only door to atomics.
 //! 2. [`memory`]: regions and views.
 //! 3. [`uri`][]: channels.
-//! 4. [`log`], [`ring`], [`counters`], [`report`], [`control`]: structures in shared memory and what is said through them.
+//! 4. [`log`], [`ring`], [`counters`], [`report`], [`control`]: structures in shared memory and what is said through them;
+//!    [`wire`]: what is said between drivers.
 //! 5. [`cnc`]: the command-and-control file, and the extension file beside it.
 //! 6. [`directory`], [`agent`]: where regions live, and who runs.
 //! 7. [`client`]: what applications use.
@@ -27,6 +28,7 @@ pub mod ring;
 pub mod sync;
 pub mod time;
 pub mod uri;
+pub mod wire;
 
 #[cfg(not(loom))]
 pub use client::{
