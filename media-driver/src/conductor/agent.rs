@@ -9,10 +9,12 @@ use fulmar::memory::View;
 use fulmar::ring::{ManyToOneRing, ReadAction};
 use fulmar::time::{NanoTime, Now};
 
-use super::client_commands::PendingPublication;
 use super::clients::ClientRecord;
+use super::endpoints::ReceiveEndpointRecord;
+use super::held::HeldCommands;
+use super::publications::Pending;
 use super::services::Services;
-use super::subscriptions::SubscriptionLink;
+use super::subscriptions::Links;
 use crate::commands::{Lane, ResourceCommand, ResourceEvent, Watches};
 use crate::config::DriverContext;
 use crate::driver::EndReason;
@@ -81,8 +83,9 @@ pub struct Conductor {
     ended: Vec<ClientId>,
     pub(super) clients: Vec<ClientRecord>,
     pub(super) publications: Vec<IpcPublication>,
-    pub(super) links: Vec<SubscriptionLink>,
-    pub(super) next_link: u64,
+    pub(super) links: Links,
+    pub(super) receive_endpoints: Vec<ReceiveEndpointRecord>,
+    pub(super) last_endpoint: u64,
     /// Dead clients that are not put away yet.
     pub(super) departed: Vec<Departed>,
     /// Clients that were given up although their process lives.
@@ -94,7 +97,9 @@ pub struct Conductor {
     pub(super) present: Vec<ClientId>,
     /// When the search for what dead publishers left open goes on.
     pub(super) orphan_search: NanoTime,
-    pub(super) pending: Option<PendingPublication>,
+    /// Commands under way, and those that wait for them.
+    pub(super) pending: Pending,
+    pub(super) held: HeldCommands,
     /// Commands to the resource agent that found the lane full.
     pub(super) undelivered: Vec<ResourceCommand>,
     pub(super) session_ids: SessionIds,
@@ -183,15 +188,17 @@ impl Conductor {
             ended: Vec::new(),
             clients: Vec::new(),
             publications: Vec::new(),
-            links: Vec::new(),
-            next_link: 1,
+            links: Links::new(),
+            receive_endpoints: Vec::new(),
+            last_endpoint: 0,
             departed: Vec::new(),
             stopped: Vec::new(),
             watches: Vec::new(),
             unwatchable: Vec::new(),
             present: Vec::new(),
             orphan_search: now.nanos,
-            pending: None,
+            pending: Pending::default(),
+            held: HeldCommands::default(),
             session_ids,
             random,
             os_buffers,
@@ -241,7 +248,7 @@ impl Conductor {
     }
 
     fn poll_command(&mut self) -> usize {
-        if self.pending.is_some() || self.resource_commands.room() < RESOURCE_ROOM_MIN {
+        if self.resource_commands.room() < RESOURCE_ROOM_MIN {
             return 0;
         }
         let command = &mut self.command;
@@ -355,6 +362,7 @@ impl Agent for Conductor {
         }
         work += self.poll_command();
         work += self.poll_resource_events();
+        work += self.execute_held();
         work += self.check_processes();
         work += self.bury();
         work += self.repair_orphans();
@@ -370,7 +378,12 @@ impl Agent for Conductor {
 
     fn next_deadline(&self) -> NanoTime {
         let timer = self.stall.to_real(self.next_timer);
-        if !self.departed.is_empty() {
+        // Whoever's command is under way is buried when it is done, which wakes the conductor.
+        if self
+            .departed
+            .iter()
+            .any(|departed| !self.is_busy(departed.client_id))
+        {
             return self.now;
         }
         if self.has_orphans() {

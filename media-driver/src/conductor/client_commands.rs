@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use fulmar::control::command::{MAX_COUNTER_KEY_LENGTH, MAX_COUNTER_LABEL_LENGTH, MAX_REJECT_REASON_LENGTH};
-use fulmar::control::response::{AvailableImage, PublicationError};
+use fulmar::control::response::PublicationError;
 use fulmar::control::{Command, CommandError, CommandHeader, ErrorCode, Response, Text};
 use fulmar::counters::{SystemCounter, label, type_id};
 use fulmar::id::{ClientId, CorrelationId, CounterId, RegistrationId, SessionId, StreamId};
@@ -12,12 +12,13 @@ use fulmar::uri::{ChannelUri, Media};
 
 use super::agent::Conductor;
 use super::clients::{ClientRecord, OwnedCounter};
+use super::endpoints::ReceiveEndpointRecord;
 use super::services::{CommandFailure, CounterSpec};
+use super::sources;
 use super::subscriptions::{LinkKind, SubscriptionLink};
 use crate::config::{DriverContext, PublicationParams, SubscriptionParams, TerminationValidator};
-use crate::protocol::untethered::Tether;
 use crate::stream::ipc_publication::State;
-use crate::stream::subscribers::{LinkId, Subscriber};
+use crate::stream::subscribers::LinkId;
 
 /// Subscriptions and receive destinations that one client may hold.
 const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 16_384;
@@ -25,19 +26,8 @@ const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 16_384;
 /// Value of a channel status counter whose channel works (spec 5.6).
 const CHANNEL_STATUS_ACTIVE: i64 = 1;
 
-/// What IPC images name as their source.
-const IPC_SOURCE_IDENTITY: &str = "aeron:ipc";
-
-/// A publication whose log is being made. The next command waits for it.
-#[derive(Debug)]
-pub(super) struct PendingPublication {
-    pub(super) header: CommandHeader,
-    pub(super) channel: String,
-    pub(super) params: PublicationParams,
-    pub(super) exclusive: bool,
-    pub(super) start_position: i64,
-    pub(super) window: i32,
-}
+/// Commands that waited which one duty cycle takes up.
+const HELD_PER_CYCLE: usize = 16;
 
 /// A channel a command names, sorted by who serves it.
 enum Source {
@@ -50,7 +40,9 @@ impl Conductor {
     pub(super) fn on_command(&mut self, type_id: i32, payload: &[u8]) {
         match Command::decode(type_id, payload) {
             Ok((header, command)) => {
-                if let Err(failure) = self.execute(header, command) {
+                if !self.hold_if_busy(header, &command, type_id, payload)
+                    && let Err(failure) = self.execute(header, command)
+                {
                     self.services.fail(header.correlation_id, &failure);
                 }
             }
@@ -63,6 +55,55 @@ impl Conductor {
                     .record_error(ErrorCode::UnknownCommandTypeId, &error.to_string());
             }
         }
+    }
+
+    /// Puts a command aside while an earlier one of its client is under way; `true` if it is not to be executed now.
+    fn hold_if_busy(
+        &mut self,
+        header: CommandHeader,
+        command: &Command<'_>,
+        type_id: i32,
+        payload: &[u8],
+    ) -> bool {
+        // A sign of life keeps no order.
+        if !self.is_busy(header.client_id) || matches!(command, Command::ClientKeepalive) {
+            return false;
+        }
+        if self.held.hold(header.client_id, type_id, payload).is_ok() {
+            return true;
+        }
+        if matches!(command, Command::ClientClose) {
+            return false;
+        }
+        let failure = CommandFailure::new(
+            ErrorCode::ResourceTemporarilyUnavailable,
+            "too many commands wait for an earlier one, try again",
+        );
+        self.services.fail(header.correlation_id, &failure);
+        true
+    }
+
+    /// Executes commands that waited and whose client is served again; a bounded number of them.
+    pub(super) fn execute_held(&mut self) -> usize {
+        let mut work = 0;
+        while work < HELD_PER_CYCLE && !self.held.is_empty() {
+            let pending = &self.pending;
+            let Some(held) = self.held.next(|client_id| pending.has_client(client_id)) else {
+                break;
+            };
+            if let Ok((header, command)) = Command::decode(held.type_id, &held.payload)
+                && let Err(failure) = self.execute(header, command)
+            {
+                self.services.fail(header.correlation_id, &failure);
+            }
+            work += 1;
+        }
+        work
+    }
+
+    /// Whether a command of this client has to wait.
+    pub(super) fn is_busy(&self, client_id: ClientId) -> bool {
+        self.pending.has_client(client_id) || self.held.has(client_id)
     }
 
     fn execute(&mut self, header: CommandHeader, command: Command<'_>) -> Result<(), CommandFailure> {
@@ -198,7 +239,7 @@ impl Conductor {
         let mut status = CounterId::NONE;
         let link = match &source {
             Source::Ipc(uri) => self.ipc_link(header.client_id, registration_id, stream_id, uri, text)?,
-            Source::Spy => self.plain_link(header.client_id, registration_id, stream_id, LinkKind::Spy, text),
+            Source::Spy => self.spy_link(header.client_id, registration_id, stream_id, text),
             Source::Network(uri) => {
                 SubscriptionParams::from_uri(uri, &self.context)?;
                 if uri.get("control-mode") != Some("manual") {
@@ -206,21 +247,23 @@ impl Conductor {
                 }
                 self.admit_client(header.client_id)?;
                 status = self.allocate_receive_channel(header.correlation_id, text)?;
+                let id = self.next_endpoint_id();
+                self.receive_endpoints.push(ReceiveEndpointRecord {
+                    id,
+                    status,
+                    is_manual: true,
+                });
                 self.plain_link(
                     header.client_id,
                     registration_id,
                     stream_id,
-                    LinkKind::ManualDestinations { status },
+                    LinkKind::Network(id),
                     text,
                 )
             }
         };
         self.admit_client(header.client_id)?;
-        let held = self
-            .links
-            .iter()
-            .filter(|link| link.client_id == header.client_id)
-            .count();
+        let held = self.links.held_by(header.client_id);
         if held >= SUBSCRIPTIONS_PER_CLIENT_MAX {
             return Err(CommandFailure::new(
                 ErrorCode::GenericError,
@@ -254,6 +297,20 @@ impl Conductor {
         Ok(link)
     }
 
+    fn spy_link(
+        &mut self,
+        client_id: ClientId,
+        registration_id: RegistrationId,
+        stream_id: StreamId,
+        text: &str,
+    ) -> SubscriptionLink {
+        let kind = LinkKind::Spy {
+            canonical_form: text.to_owned(),
+            tag: None,
+        };
+        self.plain_link(client_id, registration_id, stream_id, kind, text)
+    }
+
     fn plain_link(
         &mut self,
         client_id: ClientId,
@@ -262,10 +319,8 @@ impl Conductor {
         kind: LinkKind,
         text: &str,
     ) -> SubscriptionLink {
-        let id = LinkId(self.next_link);
-        self.next_link += 1;
         SubscriptionLink {
-            id,
+            id: self.links.next_id(),
             registration_id,
             client_id,
             stream_id,
@@ -281,88 +336,12 @@ impl Conductor {
 
     /// Takes a link in and announces every source it matches.
     fn add_link(&mut self, link: SubscriptionLink) {
-        for index in 0..self.publications.len() {
-            if link.matches(&self.publications[index]) && self.publications[index].accepts_subscribers() {
-                self.link_image(index, &link);
+        for publication in &mut self.publications {
+            if link.matches(publication) && publication.accepts_subscribers() {
+                sources::link_image(&mut self.services, publication, &link);
             }
         }
         self.links.push(link);
-    }
-
-    /// Joins a link to a publication: position counter first, then the announcement (spec 8.4).
-    pub(super) fn link_image(&mut self, index: usize, link: &SubscriptionLink) {
-        let publication = &self.publications[index];
-        if publication
-            .subscribers
-            .iter()
-            .any(|subscriber| subscriber.link == link.id)
-        {
-            return;
-        }
-        let join_position = publication.join_position();
-        let key = type_id::stream_key(
-            link.registration_id,
-            publication.session_id,
-            publication.stream_id,
-            &link.channel,
-        );
-        let label = label::stream_join_label(
-            "sub-pos",
-            link.registration_id,
-            publication.session_id,
-            publication.stream_id,
-            &link.channel,
-            join_position,
-        );
-        let spec = CounterSpec {
-            type_id: type_id::SUBSCRIBER_POSITION,
-            key: &key,
-            label: label.as_bytes(),
-            registration_id: link.registration_id.0,
-            owner_id: link.client_id.0,
-            reference_id: publication.registration_id.0,
-        };
-        let counter_id = match self.services.allocate(&spec) {
-            Ok(id) => id,
-            Err(failure) => {
-                self.services.record_error(failure.code, &failure.text);
-                return;
-            }
-        };
-        let position = self.services.counter(counter_id);
-        position.set_release(join_position);
-        let now = self.services.timer;
-        let tether = if link.tether {
-            Tether::tethered(now)
-        } else {
-            Tether::untethered(now, link.rejoin)
-        };
-        let publication = &mut self.publications[index];
-        publication.link(Subscriber::new(
-            (link.id, link.registration_id, link.client_id),
-            (counter_id, position),
-            tether,
-            join_position,
-        ));
-        self.announce_image(index, link.registration_id, counter_id);
-    }
-
-    pub(super) fn announce_image(
-        &mut self,
-        index: usize,
-        subscription: RegistrationId,
-        counter_id: CounterId,
-    ) {
-        let publication = &self.publications[index];
-        self.services.respond(&Response::AvailableImage(AvailableImage {
-            image_correlation_id: publication.registration_id.into(),
-            session_id: publication.session_id,
-            stream_id: publication.stream_id,
-            subscription_registration_id: subscription,
-            subscriber_position_counter_id: counter_id,
-            log_path: Text::from(publication.log_path.as_str()),
-            source_identity: Text::from(IPC_SOURCE_IDENTITY),
-        }));
     }
 
     fn on_remove_subscription(
@@ -391,18 +370,8 @@ impl Conductor {
 
     /// Removes links in one pass over links and subscribers; returns the position counters they had.
     pub(super) fn unlink_all(&mut self, matches: impl Fn(&SubscriptionLink) -> bool) -> Vec<CounterId> {
-        let mut removed = BTreeSet::new();
-        let services = &mut self.services;
-        self.links.retain(|link| {
-            let goes = matches(link);
-            if goes {
-                removed.insert(link.id);
-                if let LinkKind::ManualDestinations { status } = link.kind {
-                    services.free_counter(status);
-                }
-            }
-            !goes
-        });
+        let taken = self.links.take(matches);
+        let removed: BTreeSet<LinkId> = taken.iter().map(|link| link.id).collect();
         let mut counters = Vec::new();
         if removed.is_empty() {
             return counters;
@@ -410,6 +379,11 @@ impl Conductor {
         for publication in &mut self.publications {
             let unlinked = publication.unlink(|subscriber| removed.contains(&subscriber.link));
             counters.extend(unlinked.iter().map(|subscriber| subscriber.counter_id));
+        }
+        for link in taken {
+            if let LinkKind::Network(endpoint) = link.kind {
+                self.release_receive_endpoint(endpoint);
+            }
         }
         counters
     }
@@ -443,7 +417,7 @@ impl Conductor {
         let text = channel_text(channel)?;
         let mut link = match source_of(text)? {
             Source::Ipc(uri) => self.ipc_link(client_id, registration_id, stream_id, &uri, text)?,
-            Source::Spy => self.plain_link(client_id, registration_id, stream_id, LinkKind::Spy, text),
+            Source::Spy => self.spy_link(client_id, registration_id, stream_id, text),
             Source::Network(_) => return Err(network_not_served(text)),
         };
         link.is_destination = true;
@@ -465,18 +439,15 @@ impl Conductor {
         let wanted = |link: &SubscriptionLink| {
             link.is_destination && link.registration_id == registration_id && link.channel == text
         };
-        let Some(position) = self.links.iter().position(wanted) else {
+        let Some(link) = self.links.iter().find(|link| wanted(link)).map(|link| link.id) else {
             return Ok(());
         };
-        let link = self.links.remove(position);
-        for index in 0..self.publications.len() {
-            for subscriber in self.publications[index].unlink(|subscriber| subscriber.link == link.id) {
-                if subscriber.tether.has_image() {
-                    self.image_unavailable(index, &subscriber, &link.channel);
-                }
-                self.services.free_counter(subscriber.counter_id);
-            }
+        for publication in &mut self.publications {
+            sources::drop_subscribers(&mut self.services, &self.links, publication, |subscriber| {
+                subscriber.link == link
+            });
         }
+        self.links.take(|candidate| candidate.id == link);
         Ok(())
     }
 
@@ -485,12 +456,16 @@ impl Conductor {
         &self,
         registration_id: RegistrationId,
     ) -> Result<(ClientId, StreamId), CommandFailure> {
+        let is_manual = |link: &&SubscriptionLink| match link.kind {
+            LinkKind::Network(id) => self
+                .receive_endpoint(id)
+                .is_some_and(|endpoint| endpoint.is_manual),
+            _ => false,
+        };
         self.links
             .iter()
-            .find(|link| {
-                link.registration_id == registration_id
-                    && matches!(link.kind, LinkKind::ManualDestinations { .. })
-            })
+            .filter(is_manual)
+            .find(|link| link.registration_id == registration_id)
             .map(|link| (link.client_id, link.stream_id))
             .ok_or_else(|| unknown_subscription(registration_id))
     }
@@ -654,23 +629,15 @@ impl Conductor {
                 .timer
                 .plus_nanos(self.context.image_liveness_timeout_ns),
         );
-        for subscriber in self.publications[index].unlink(|_| true) {
-            if subscriber.tether.has_image() {
-                let channel = self.channel_of(subscriber.link);
-                self.image_unavailable(index, &subscriber, &channel);
-            }
-            self.services.free_counter(subscriber.counter_id);
-        }
+        sources::drop_subscribers(
+            &mut self.services,
+            &self.links,
+            &mut self.publications[index],
+            |_| true,
+        );
         self.services.succeed(header.correlation_id);
         self.services.increment(SystemCounter::ImagesRejected);
         Ok(())
-    }
-
-    pub(super) fn channel_of(&self, link: LinkId) -> String {
-        self.links
-            .iter()
-            .find(|candidate| candidate.id == link)
-            .map_or_else(|| IPC_SOURCE_IDENTITY.to_owned(), |link| link.channel.clone())
     }
 
     fn on_next_session_id(

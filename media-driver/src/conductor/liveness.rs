@@ -6,12 +6,12 @@ use fulmar::agent::ProcessId;
 use fulmar::cnc::extension::{OwnerRecord, Window};
 use fulmar::control::ErrorCode;
 use fulmar::counters::SystemCounter;
-use fulmar::id::{ClientId, CounterId, RegistrationId};
+use fulmar::id::{ClientId, RegistrationId};
 
 use super::agent::{Conductor, Departed, RingWatch, StoppedClient};
 use super::clients::ClientRecord;
+use super::sources;
 use crate::commands::ResourceCommand;
-use crate::protocol::untethered::TetherAction;
 use crate::stream::ipc_publication::{Holder, IpcPublication, State};
 
 /// How soon the search for what dead publishers left open is tried again when it made no progress, nanoseconds.
@@ -73,14 +73,15 @@ impl Conductor {
 
     /// Removes what is left of dead clients whose commands have all run.
     pub(super) fn bury(&mut self) -> usize {
-        if self.departed.is_empty() || self.pending.is_some() {
+        if self.departed.is_empty() {
             return 0;
         }
         let head = self.ring.consumer_position();
         let mut buried = 0;
         let mut index = 0;
         while index < self.departed.len() {
-            if self.departed[index].until > head {
+            let departed = self.departed[index];
+            if departed.until > head || self.is_busy(departed.client_id) {
                 index += 1;
                 continue;
             }
@@ -152,6 +153,7 @@ impl Conductor {
     }
 
     fn expire(&mut self, client: &ClientRecord) {
+        self.held.forget(client.id);
         if !client.closed_by_command {
             self.services.increment(SystemCounter::ClientTimeouts);
             self.services.client_timed_out(client.id);
@@ -368,68 +370,13 @@ impl Conductor {
         }
     }
 
-    /// Tells every linked subscription that has the image that it is gone. Counters stay until the publication is
-    /// freed, because subscribers may still be reading.
+    /// Tells every linked subscription that the image is gone.
     fn end_images(&mut self, index: usize) {
-        let now = self.services.timer;
-        let mut ended = Vec::new();
-        for subscriber in &mut self.publications[index].subscribers {
-            if subscriber.tether.has_image() {
-                ended.push((subscriber.registration_id, subscriber.link));
-            }
-            // Nobody is told a second time.
-            subscriber.tether.end(now);
-        }
-        for (registration_id, link) in ended {
-            let channel = self.channel_of(link);
-            self.image_gone(index, registration_id, &channel);
-        }
+        sources::end_images(&mut self.services, &self.links, &mut self.publications[index]);
     }
 
     fn check_untethered(&mut self, index: usize) {
-        let now = self.services.timer;
-        let publication = &mut self.publications[index];
-        let timeouts = publication.params.untethered;
-        let threshold = publication.untethered_threshold();
-        let mut actions: Vec<(usize, TetherAction)> = Vec::new();
-        for (position, subscriber) in publication.subscribers.iter_mut().enumerate() {
-            let at = subscriber.last_position();
-            let action = subscriber.tether.on_timer(now, at, threshold, &timeouts);
-            if action != TetherAction::None {
-                actions.push((position, action));
-            }
-        }
-        // Back to front, so that a removal does not move those still to come.
-        for (position, action) in actions.into_iter().rev() {
-            self.apply_tether_action(index, position, action);
-        }
-    }
-
-    fn apply_tether_action(&mut self, index: usize, position: usize, action: TetherAction) {
-        match action {
-            TetherAction::None | TetherAction::StopCounting => {}
-            TetherAction::ImageUnavailable => {
-                let subscriber = &self.publications[index].subscribers[position];
-                let (registration_id, link) = (subscriber.registration_id, subscriber.link);
-                let channel = self.channel_of(link);
-                self.image_gone(index, registration_id, &channel);
-            }
-            TetherAction::Close => {
-                let counter_id: CounterId = self.publications[index].subscribers.remove(position).counter_id;
-                self.services.free_counter(counter_id);
-            }
-            TetherAction::Rejoin => {
-                let now = self.services.timer;
-                let publication = &mut self.publications[index];
-                // Whoever rests does not count, so that two who return together do not hold each other back.
-                let join_position = publication.join_position();
-                let subscriber = &mut publication.subscribers[position];
-                subscriber.restart_at(join_position);
-                subscriber.tether.rejoin(now);
-                let (registration_id, counter_id) = (subscriber.registration_id, subscriber.counter_id);
-                self.announce_image(index, registration_id, counter_id);
-            }
-        }
+        sources::check_untethered(&mut self.services, &self.links, &mut self.publications[index]);
     }
 
     // The ring
@@ -437,8 +384,7 @@ impl Conductor {
     fn check_ring(&mut self) {
         let head = self.ring.consumer_position();
         let now = self.services.timer;
-        let stuck =
-            head == self.ring_watch.head && self.ring.producer_position() > head && self.pending.is_none();
+        let stuck = head == self.ring_watch.head && self.ring.producer_position() > head;
         if !stuck {
             self.ring_watch = RingWatch { head, since: now };
             return;

@@ -4,9 +4,12 @@
 mod agent;
 mod client_commands;
 mod clients;
+mod endpoints;
+mod held;
 mod liveness;
 mod publications;
 mod services;
+mod sources;
 mod subscriptions;
 
 pub use agent::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};

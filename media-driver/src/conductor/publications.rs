@@ -4,25 +4,91 @@
 use fulmar::control::response::PublicationReady;
 use fulmar::control::{CommandHeader, ErrorCode, Response, Text};
 use fulmar::counters::{SystemCounter, label, type_id};
-use fulmar::id::{CounterId, RegistrationId, SessionId, StreamId, TermId};
+use fulmar::id::{ClientId, CounterId, RegistrationId, SessionId, StreamId, TermId};
 use fulmar::log::{LogInit, LogType};
 use fulmar::position::PositionShape;
 use fulmar::uri::InitialPosition;
 
 use super::agent::Conductor;
-use super::client_commands::{PendingPublication, channel_text, publication_params};
+use super::client_commands::{channel_text, publication_params};
 use super::services::{CommandFailure, CounterSpec};
+use super::sources::{self, Identity, LOCAL_SOURCE_IDENTITY, Source};
 use crate::commands::{CreateLog, CreatedLog, DeleteLog, ResourceCommand, ResourceError};
-use crate::config::PublicationParams;
+use crate::config::{PublicationParams, UntetheredTimeouts};
 use crate::stream::ipc_publication::{IpcPublication, NewIpcPublication, PositionCounter, Reference, State};
 use crate::stream::subscribers::Subscriber;
+
+/// A publication whose log is being made.
+#[derive(Debug)]
+pub(super) struct PendingPublication {
+    header: CommandHeader,
+    channel: String,
+    params: PublicationParams,
+    exclusive: bool,
+    session_id: SessionId,
+    stream_id: StreamId,
+    start_position: i64,
+    /// Those who asked for the same publication meanwhile; they share it once it is there.
+    followers: Vec<(CommandHeader, PublicationParams)>,
+}
+
+/// Publications whose logs are being made, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    publications: Vec<PendingPublication>,
+}
+
+impl Pending {
+    /// Whether a command of this client is under way.
+    pub(super) fn has_client(&self, client_id: ClientId) -> bool {
+        self.publications.iter().any(|pending| {
+            pending.header.client_id == client_id
+                || pending
+                    .followers
+                    .iter()
+                    .any(|(header, _)| header.client_id == client_id)
+        })
+    }
+}
 
 /// How often one publication may be shared.
 const REFERENCES_MAX: usize = 16_384;
 
-/// Channels in announcements that an image is gone are cut to this: they are informational, and no response may be
-/// longer than the smallest foreign client can take (shared-memory spec 4.3).
-const INFORMATIONAL_CHANNEL_MAX: usize = 1024;
+impl Source for IpcPublication {
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            image: self.registration_id.into(),
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            log_path: &self.log_path,
+            source: LOCAL_SOURCE_IDENTITY,
+        }
+    }
+
+    fn subscribers(&self) -> &[Subscriber] {
+        &self.subscribers
+    }
+
+    fn subscribers_mut(&mut self) -> &mut [Subscriber] {
+        &mut self.subscribers
+    }
+
+    fn join_position(&self) -> i64 {
+        IpcPublication::join_position(self)
+    }
+
+    fn link(&mut self, subscriber: Subscriber) {
+        IpcPublication::link(self, subscriber);
+    }
+
+    fn unlink(&mut self, matches: &mut dyn FnMut(&Subscriber) -> bool) -> Vec<Subscriber> {
+        IpcPublication::unlink(self, matches)
+    }
+
+    fn untethered(&self) -> (UntetheredTimeouts, i64) {
+        (self.params.untethered, self.untethered_threshold())
+    }
+}
 
 impl Conductor {
     pub(super) fn on_add_publication(
@@ -37,6 +103,15 @@ impl Conductor {
         self.admit_client(header.client_id)?;
         if !exclusive && let Some(index) = self.find_shareable(stream_id, &params) {
             return self.share_publication(header, index, &params);
+        }
+        let shareable = |pending: &&mut PendingPublication| {
+            pending.stream_id == stream_id
+                && !pending.exclusive
+                && pending.params.response_correlation_id == params.response_correlation_id
+        };
+        if !exclusive && let Some(pending) = self.pending.publications.iter_mut().find(shareable) {
+            pending.followers.push((header, params));
+            return Ok(());
         }
         self.start_publication(header, stream_id, text, params, exclusive)
     }
@@ -128,7 +203,6 @@ impl Conductor {
         } else {
             LogType::Concurrent
         };
-        let window = params.publication_window_length;
         self.resource_commands
             .offer(ResourceCommand::CreateLog(Box::new(CreateLog {
                 registration_id,
@@ -141,13 +215,15 @@ impl Conductor {
                     "the driver is busy, try again",
                 )
             })?;
-        self.pending = Some(PendingPublication {
+        self.pending.publications.push(PendingPublication {
             header,
             channel: text.to_owned(),
             params,
             exclusive,
+            session_id,
+            stream_id,
             start_position: shape.position(start_term_id, start_term_offset),
-            window,
+            followers: Vec::new(),
         });
         Ok(())
     }
@@ -157,11 +233,7 @@ impl Conductor {
         stream_id: StreamId,
         session_id: SessionId,
     ) -> Result<SessionId, CommandFailure> {
-        let taken = self.publications.iter().any(|publication| {
-            publication.stream_id == stream_id
-                && publication.session_id == session_id
-                && publication.state() != State::Linger
-        });
+        let taken = self.has_session(stream_id, session_id);
         if taken {
             return Err(CommandFailure::new(
                 ErrorCode::InvalidChannel,
@@ -173,58 +245,89 @@ impl Conductor {
         Ok(session_id)
     }
 
+    /// Whether an IPC publication of the stream has this session, or is about to.
+    pub(super) fn has_session(&self, stream_id: StreamId, session_id: SessionId) -> bool {
+        let live = self.publications.iter().any(|publication| {
+            publication.stream_id == stream_id
+                && publication.session_id == session_id
+                && publication.state() != State::Linger
+        });
+        live || self
+            .pending
+            .publications
+            .iter()
+            .any(|pending| pending.stream_id == stream_id && pending.session_id == session_id)
+    }
+
     pub(super) fn on_log_created(
         &mut self,
         registration_id: RegistrationId,
         result: Result<Box<CreatedLog>, ResourceError>,
     ) {
-        let Some(pending) = self
-            .pending
-            .take_if(|pending| pending.header.correlation_id.0 == registration_id.0)
-        else {
+        let is_it = |pending: &PendingPublication| pending.header.correlation_id.0 == registration_id.0;
+        let Some(position) = self.pending.publications.iter().position(is_it) else {
             // Nobody waits for it any more.
             if let Ok(created) = result {
                 self.delete_log(created.path, created.log);
             }
             return;
         };
-        let correlation_id = pending.header.correlation_id;
-        match result {
+        let mut pending = self.pending.publications.remove(position);
+        let mut followers = core::mem::take(&mut pending.followers);
+        followers.retain(|(header, _)| self.is_attached(header.client_id));
+        let leader = pending.header;
+        let outcome = match result {
             Ok(created) => {
                 self.services
                     .add(SystemCounter::BytesMapped, created.log.region().len() as i64);
-                if !self
-                    .clients
-                    .iter()
-                    .any(|client| client.id == pending.header.client_id)
-                {
+                if self.is_attached(leader.client_id) || !followers.is_empty() {
+                    self.complete_publication(pending, *created)
+                } else {
                     self.delete_log(created.path, created.log);
                     return;
                 }
-                if let Err(failure) = self.complete_publication(pending, *created) {
-                    self.services.fail(correlation_id, &failure);
-                }
             }
-            Err(error) => {
-                let failure = CommandFailure::new(error.code, error.text).counted_as(error.key);
-                self.services.fail(correlation_id, &failure);
+            Err(error) => Err(CommandFailure::new(error.code, error.text).counted_as(error.key)),
+        };
+        let index = match outcome {
+            Ok(index) => index,
+            Err(failure) => {
+                for header in core::iter::once(leader).chain(followers.into_iter().map(|(header, _)| header))
+                {
+                    self.services.fail(header.correlation_id, &failure);
+                }
+                return;
+            }
+        };
+        for (header, params) in followers {
+            if let Err(failure) = self.share_publication(header, index, &params) {
+                self.services.fail(header.correlation_id, &failure);
             }
         }
+        if !self.is_attached(leader.client_id) {
+            // It went while the log was made; those who share it go on.
+            self.publications[index].remove_reference(|reference| reference.client_id == leader.client_id);
+        }
+    }
+
+    pub(super) fn is_attached(&self, client_id: ClientId) -> bool {
+        self.clients.iter().any(|client| client.id == client_id)
     }
 
     fn complete_publication(
         &mut self,
         pending: PendingPublication,
         created: CreatedLog,
-    ) -> Result<(), CommandFailure> {
+    ) -> Result<usize, CommandFailure> {
         let PendingPublication {
             header,
             channel,
             params,
             exclusive,
             start_position,
-            window,
+            ..
         } = pending;
+        let window = params.publication_window_length;
         let CreatedLog { log, path } = created;
         let position_name = if exclusive {
             "pub-pos (exclusive)"
@@ -285,7 +388,7 @@ impl Conductor {
         let index = self.publications.len() - 1;
         self.announce_publication(header, index);
         self.link_all(index);
-        Ok(())
+        Ok(index)
     }
 
     fn allocate_stream_counter(
@@ -321,7 +424,7 @@ impl Conductor {
             return;
         };
         let subscription = self.publications[index].params.response_correlation_id;
-        for link in &mut self.links {
+        for link in self.links.iter_mut() {
             if link.is_response && link.registration_id.0 == subscription && link.session_id.is_none() {
                 link.session_id = Some(publication.session_id);
             }
@@ -349,10 +452,10 @@ impl Conductor {
 
     /// Links every subscription that matches and is not linked yet.
     pub(super) fn link_all(&mut self, index: usize) {
-        for position in 0..self.links.len() {
-            if self.links[position].matches(&self.publications[index]) {
-                let link = self.links[position].clone();
-                self.link_image(index, &link);
+        let publication = &mut self.publications[index];
+        for link in self.links.iter() {
+            if link.matches(publication) {
+                sources::link_image(&mut self.services, publication, link);
             }
         }
     }
@@ -384,24 +487,6 @@ impl Conductor {
         publication.remove_reference(|reference| *reference == wanted);
         self.services.succeed(header.correlation_id);
         Ok(())
-    }
-
-    /// Tells a subscription that an image is gone.
-    pub(super) fn image_unavailable(&mut self, index: usize, subscriber: &Subscriber, channel: &str) {
-        self.image_gone(index, subscriber.registration_id, channel);
-    }
-
-    /// As above, by registration id.
-    pub(super) fn image_gone(&mut self, index: usize, subscription: RegistrationId, channel: &str) {
-        let publication = &self.publications[index];
-        self.services.respond(&Response::UnavailableImage(
-            fulmar::control::response::UnavailableImage {
-                image_correlation_id: publication.registration_id.into(),
-                subscription_registration_id: subscription,
-                stream_id: publication.stream_id,
-                channel: Text(&channel.as_bytes()[..channel.len().min(INFORMATIONAL_CHANNEL_MAX)]),
-            },
-        ));
     }
 
     /// Hands a log to the resource agent for removal. When the lane is full the log is dropped here: slow, but rare,
