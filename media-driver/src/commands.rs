@@ -11,6 +11,8 @@ use fulmar::control::ErrorCode;
 use fulmar::id::{ClientId, RegistrationId};
 use fulmar::log::{LogBuffers, LogInit};
 
+use crate::media::resolver::{NameRequest, Resolution};
+
 /// Entries of each queue between two agents.
 pub const QUEUE_CAPACITY: usize = 1024;
 
@@ -52,6 +54,19 @@ pub enum ResourceCommand {
         /// The client.
         client_id: ClientId,
     },
+    /// Look names up, and list the network interfaces.
+    Resolve(Box<Resolve>),
+}
+
+/// Names to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// Returned with the answers; the conductor knows by it what they are for.
+    pub token: u64,
+    /// The names; a literal address is answered too.
+    pub names: Vec<NameRequest>,
+    /// Whether the network interfaces are wanted.
+    pub interfaces: bool,
 }
 
 /// A log to be made.
@@ -118,6 +133,15 @@ pub enum ResourceEvent {
     Unwatchable {
         /// The client.
         client_id: ClientId,
+    },
+    /// Answers [`ResourceCommand::Resolve`], not necessarily in the order of the requests.
+    Resolved {
+        /// That of the request.
+        token: u64,
+        /// The answers.
+        resolution: Box<Resolution>,
+        /// Time that the look-ups took, nanoseconds.
+        took_ns: i64,
     },
     /// Something to put on record.
     Warning {

@@ -15,6 +15,7 @@ pub mod config;
 pub mod driver;
 mod identity;
 pub mod io;
+pub mod media;
 pub mod network_counters;
 pub mod protocol;
 pub mod resources;

@@ -305,6 +305,8 @@ impl Conductor {
                         self.unwatchable.push(client_id);
                     }
                 }
+                // Nothing asks for names yet.
+                ResourceEvent::Resolved { .. } => {}
                 ResourceEvent::Warning { text } => {
                     self.services
                         .record_error(fulmar::control::ErrorCode::GenericError, &text);

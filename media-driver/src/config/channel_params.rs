@@ -25,6 +25,11 @@ pub struct ParamsError {
 }
 
 impl ParamsError {
+    /// A GENERIC_ERROR.
+    pub(crate) fn generic(text: String) -> Self {
+        Self::new(text)
+    }
+
     fn new(text: String) -> Self {
         Self {
             code: ErrorCode::GenericError,
@@ -32,7 +37,8 @@ impl ParamsError {
         }
     }
 
-    fn of_param(error: &ParamError, uri: &ChannelUri) -> Self {
+    /// A bad value of a parameter.
+    pub(crate) fn of_param(error: &ParamError, uri: &ChannelUri) -> Self {
         Self {
             code: ErrorCode::from(error),
             text: format!("{error}: {uri}"),

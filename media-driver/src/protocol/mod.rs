@@ -1,6 +1,7 @@
 //! Pure protocol machines: time, positions and randomness come in as arguments, decisions go out as values.
 //! Nothing here knows a socket, a clock, a file or a thread.
 
+pub mod ports;
 pub mod session_ids;
 pub mod stall_clock;
 pub mod untethered;

@@ -14,11 +14,14 @@ use fulmar::log::descriptor::log_length;
 use fulmar::memory::mapped::Blocks;
 use fulmar::time::{NanoTime, Now};
 
+use super::interfaces::SystemInterfaces;
 use super::storage::{StorageCheck, check};
 use crate::commands::{
-    CreateLog, CreatedLog, DeleteLog, Lane, ResourceCommand, ResourceError, ResourceEvent, Watches,
+    CreateLog, CreatedLog, DeleteLog, Lane, Resolve, ResourceCommand, ResourceError, ResourceEvent, Watches,
 };
 use crate::config::DriverContext;
+use crate::io::InterfaceList;
+use crate::media::resolver::{NameAnswer, NameRequest, NameResolver, Resolution, SystemResolver};
 
 /// How often this agent looks at the watched processes, nanoseconds. The conductor looks far more often; this is for a
 /// conductor that found the watches locked each time.
@@ -49,6 +52,7 @@ pub struct ResourceAgent {
     next_retry: NanoTime,
     /// Events that found the queue full.
     backlog: Vec<ResourceEvent>,
+    resolver: Arc<dyn NameResolver>,
     now: NanoTime,
 }
 
@@ -74,6 +78,7 @@ impl ResourceAgent {
             undeleted: Vec::new(),
             next_retry: now,
             backlog: Vec::new(),
+            resolver: Arc::new(SystemResolver),
             now,
         }
     }
@@ -94,7 +99,27 @@ impl ResourceAgent {
                 clients.retain(|id| *id != client_id);
                 !clients.is_empty()
             }),
+            ResourceCommand::Resolve(request) => self.resolve(*request),
         }
+    }
+
+    fn resolve(&mut self, request: Resolve) {
+        let answer = |request: NameRequest| {
+            let at_once = self.resolver.at_once(&request);
+            let result = at_once.unwrap_or_else(|| self.resolver.look_up(&request));
+            NameAnswer { request, result }
+        };
+        let answers = request.names.into_iter().map(answer).collect();
+        let interfaces = if request.interfaces {
+            SystemInterfaces.interfaces().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        self.emit(ResourceEvent::Resolved {
+            token: request.token,
+            resolution: Box::new(Resolution { answers, interfaces }),
+            took_ns: 0,
+        });
     }
 
     fn watch(&mut self, client_id: ClientId, process: ProcessId) {

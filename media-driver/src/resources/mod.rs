@@ -1,9 +1,11 @@
-//! The agent for slow system calls: creating, mapping and deleting files, and watching processes. The conductor never
-//! blocks because this agent does.
+//! The agent for slow system calls: creating, mapping and deleting files, watching processes, and
+//! looking names up. The conductor never blocks because this agent does.
 
 mod agent;
+mod interfaces;
 mod storage;
 #[cfg(test)]
 mod tests;
 
 pub use agent::ResourceAgent;
+pub use interfaces::SystemInterfaces;
