@@ -7,13 +7,17 @@
 //! What is absent: names (see `media`), frames (see `fulmar::wire`) and decisions (see `protocol`).
 
 pub mod batch;
+#[cfg(test)]
+mod conformance;
 pub mod interfaces;
 pub mod network;
 pub mod receive;
 pub mod spec;
+pub mod system;
 
 pub use batch::{SendBatch, SendEntry, SendError, SendOutcome};
-pub use interfaces::{InterfaceList, NetworkInterface};
+pub use interfaces::{InterfaceList, NetworkInterface, SystemInterfaces};
 pub use network::{IoError, Network, Registration, UdpSocket};
 pub use receive::{Datagram, Filled, ReceiveBatch, ReceiveError, ReceiveOutcome};
 pub use spec::{Interface, Join, SocketRole, SocketSpec};
+pub use system::SystemNetwork;

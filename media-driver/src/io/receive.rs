@@ -42,7 +42,9 @@ impl Filled {
         }
     }
 
-    fn datagrams(&self) -> usize {
+    /// Datagrams in the buffer.
+    #[must_use]
+    pub fn datagrams(&self) -> usize {
         match self.step() {
             0 => 1,
             step => self.length.div_ceil(step),

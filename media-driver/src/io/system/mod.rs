@@ -1,0 +1,221 @@
+//! The system's sockets: socket2 for making them, sendmmsg and recvmmsg for moving datagrams, with GSO and GRO where
+//! the system has them, readiness by mio.
+
+mod address;
+mod open;
+mod receive;
+mod send;
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use socket2::{SockAddr, Socket};
+
+use super::batch::{SendBatch, SendOutcome};
+use super::network::{IoError, Network, Registration, UdpSocket};
+use super::receive::{ReceiveBatch, ReceiveOutcome};
+use super::spec::SocketSpec;
+
+/// All sockets alike: the agent looks at each of them once its thread is awake.
+const SOCKET_TOKEN: Token = Token(0);
+
+/// The network of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemNetwork;
+
+impl Network for SystemNetwork {
+    fn open(&self, spec: &SocketSpec) -> Result<Box<dyn UdpSocket>, IoError> {
+        Ok(Box::new(SystemSocket::open(spec)?))
+    }
+}
+
+/// A socket of the system.
+#[derive(Debug)]
+pub struct SystemSocket {
+    socket: Socket,
+    local: SocketAddr,
+    /// Whether runs of datagrams go out in one piece. Found out when the socket is opened, given up for good when
+    /// the system refuses one: routes differ in what they can do.
+    gso: bool,
+    /// Whether the system may hand in runs of datagrams.
+    gro: bool,
+}
+
+impl SystemSocket {
+    /// Opens a socket.
+    ///
+    /// # Errors
+    /// [`IoError`] with the step that failed.
+    pub fn open(spec: &SocketSpec) -> Result<Self, IoError> {
+        let socket = open::open(spec)?;
+        let local = local_address(&socket)?;
+        let gso = send::has_gso(&socket);
+        let gro = open::wants_gro(spec) && receive::enable_gro(&socket);
+        Ok(Self {
+            socket,
+            local,
+            gso,
+            gro,
+        })
+    }
+
+    /// Whether runs of datagrams go out in one piece, as far as known by now.
+    #[must_use]
+    pub fn sends_runs(&self) -> bool {
+        self.gso
+    }
+
+    /// Whether runs of datagrams come in in one piece.
+    #[must_use]
+    pub fn receives_runs(&self) -> bool {
+        self.gro
+    }
+
+    fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl UdpSocket for SystemSocket {
+    fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn send(&mut self, batch: &SendBatch<'_>) -> SendOutcome {
+        send::send(self.fd(), &mut self.gso, batch)
+    }
+
+    fn receive(&mut self, into: &mut ReceiveBatch) -> ReceiveOutcome {
+        receive::receive(self.fd(), into)
+    }
+
+    fn reconnect(&mut self, to: SocketAddr) -> Result<(), IoError> {
+        self.socket
+            .connect(&SockAddr::from(to))
+            .map_err(|error| IoError::new("connect to", to, error))?;
+        self.local = local_address(&self.socket)?;
+        Ok(())
+    }
+
+    fn register(&mut self, waiter: &Registration) -> Result<(), IoError> {
+        // Closing the descriptor, which is never duplicated, takes it out of the poll again.
+        waiter
+            .registry()
+            .register(&mut SourceFd(&self.fd()), SOCKET_TOKEN, Interest::READABLE)
+            .map_err(|error| IoError::new("wait for", self.local, error))
+    }
+}
+
+fn local_address(socket: &Socket) -> Result<SocketAddr, IoError> {
+    let address = socket
+        .local_addr()
+        .map_err(|error| IoError::new("ask for the address of", "a socket", error))?;
+    address.as_socket().ok_or_else(|| {
+        let error = std::io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+        IoError::new("ask for the address of", "a socket", error)
+    })
+}
+
+/// Sets an option that socket2 has no function for.
+fn set_option<T: Copy>(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: T,
+) -> std::io::Result<()> {
+    // SAFETY: setsockopt(fd, level, name, value, length) reads `length` bytes of `value`, which live through the call;
+    // the descriptor is open as long as `socket` is borrowed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use fulmar::log::Payload;
+
+    use super::super::batch::SendEntry;
+    use super::super::conformance::{self, collect, local, pair};
+    use super::*;
+
+    #[test]
+    fn the_system_passes_the_conformance_suite() {
+        conformance::check(&SystemNetwork);
+    }
+
+    /// A run of 30 datagrams and what of it has to arrive.
+    fn run(bytes: &[u8], to: SocketAddr) -> SendBatch<'_> {
+        SendBatch::of(SendEntry::run(Payload::from_slice(bytes), 1408, Some(to)))
+    }
+
+    #[test]
+    fn a_refused_run_goes_out_in_single_datagrams_and_the_socket_remembers() {
+        let ip = Ipv4Addr::LOCALHOST.into();
+        let mut receiver = SystemSocket::open(&local(ip)).unwrap();
+        let mut sender = SystemSocket::open(&local(ip)).unwrap();
+        if !sender.sends_runs() {
+            eprintln!("skipped: this system has no UDP_SEGMENT");
+            return;
+        }
+        // The system refuses runs on a socket that sends without checksums, as some devices do always.
+        let on: libc::c_int = 1;
+        set_option(&sender.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, on).unwrap();
+        let bytes: Vec<u8> = (0..30 * 1408 - 500).map(|at| (at % 249) as u8).collect();
+        for _ in 0..2 {
+            let outcome = sender.send(&run(&bytes, receiver.local_address()));
+            assert_eq!(
+                (outcome.datagrams, outcome.bytes, outcome.error),
+                (30, bytes.len(), None)
+            );
+            assert!(!sender.sends_runs());
+            let got = collect(&mut receiver, &mut ReceiveBatch::new(16), 30);
+            assert!(got.iter().map(|(bytes, _)| &bytes[..]).eq(bytes.chunks(1408)));
+        }
+    }
+
+    #[test]
+    fn a_run_crosses_the_loopback_in_one_piece() {
+        let ip = Ipv4Addr::LOCALHOST.into();
+        let mut receiver = SystemSocket::open(&local(ip)).unwrap();
+        let mut sender = SystemSocket::open(&local(ip)).unwrap();
+        if !sender.sends_runs() || !receiver.receives_runs() {
+            eprintln!("skipped: this system has no UDP_SEGMENT or no UDP_GRO");
+            return;
+        }
+        let bytes: Vec<u8> = (0..30 * 1408 - 500).map(|at| (at % 249) as u8).collect();
+        assert_eq!(sender.send(&run(&bytes, receiver.local_address())).datagrams, 30);
+        // One buffer is enough for the whole run.
+        let mut batch = ReceiveBatch::new(1);
+        let outcome = receiver.receive(&mut batch);
+        assert_eq!((outcome.datagrams, outcome.bytes), (30, bytes.len()));
+        assert!(
+            batch
+                .datagrams()
+                .map(|datagram| datagram.bytes)
+                .eq(bytes.chunks(1408))
+        );
+    }
+
+    #[test]
+    fn a_sender_does_not_ask_for_runs() {
+        let (sender, receiver) = pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into());
+        drop(sender);
+        let spec = SocketSpec::sender_to(receiver.local_address());
+        assert!(!SystemSocket::open(&spec).unwrap().receives_runs());
+    }
+}

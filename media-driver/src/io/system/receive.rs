@@ -1,0 +1,193 @@
+//! Receiving a batch: recvmmsg, with runs of datagrams that the system joined (UDP_GRO) and arrival times.
+
+use core::mem::MaybeUninit;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::RawFd;
+
+use socket2::Socket;
+
+use super::super::receive::{Filled, ReceiveBatch, ReceiveError, ReceiveOutcome};
+use super::address::Name;
+use super::set_option;
+
+/// Messages of one system call.
+const MESSAGES: usize = ReceiveBatch::CAPACITY_MAX;
+
+/// Room for the control messages we ask for, twice over.
+const CONTROL_WORDS: usize = 16;
+
+/// Calls that a signal, or the unreachable peer of an earlier send, may interrupt before the pass is given up.
+const RETRIES: usize = 4;
+
+/// A sender that the system could not name; its datagram is handed out empty.
+const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
+/// Asks the system to join datagrams; whether it will.
+pub(super) fn enable_gro(socket: &Socket) -> bool {
+    let on: libc::c_int = 1;
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, on).is_ok()
+}
+
+/// Takes what has come in.
+pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch) -> ReceiveOutcome {
+    into.clear();
+    let mut call = Call::new();
+    for buffer in into.buffers_mut().take(MESSAGES) {
+        call.add(buffer);
+    }
+    for _ in 0..=RETRIES {
+        match call.receive(fd) {
+            Ok(count) => return hand_over(&call, count, into),
+            // The second is the error of an earlier send, told here, and forgotten then.
+            Err(libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH) => {}
+            Err(libc::EAGAIN) => return ReceiveOutcome::default(),
+            Err(errno) => {
+                return ReceiveOutcome {
+                    error: Some(ReceiveError { errno }),
+                    ..ReceiveOutcome::default()
+                };
+            }
+        }
+    }
+    ReceiveOutcome::default()
+}
+
+fn hand_over(call: &Call, count: usize, into: &mut ReceiveBatch) -> ReceiveOutcome {
+    let mut outcome = ReceiveOutcome {
+        is_full: count == into.capacity(),
+        ..ReceiveOutcome::default()
+    };
+    for index in 0..count {
+        let filled = call.filled(index);
+        outcome.datagrams += filled.datagrams();
+        outcome.bytes += filled.length;
+        into.push(filled);
+    }
+    outcome
+}
+
+/// The arguments of one system call. What lies behind `count` is uninitialised.
+struct Call {
+    headers: [MaybeUninit<libc::mmsghdr>; MESSAGES],
+    vectors: [MaybeUninit<libc::iovec>; MESSAGES],
+    names: [MaybeUninit<Name>; MESSAGES],
+    controls: [MaybeUninit<[u64; CONTROL_WORDS]>; MESSAGES],
+    count: usize,
+}
+
+impl Call {
+    fn new() -> Self {
+        Self {
+            headers: [const { MaybeUninit::uninit() }; MESSAGES],
+            vectors: [const { MaybeUninit::uninit() }; MESSAGES],
+            names: [const { MaybeUninit::uninit() }; MESSAGES],
+            controls: [const { MaybeUninit::uninit() }; MESSAGES],
+            count: 0,
+        }
+    }
+
+    /// Adds a buffer, which the caller leaves alone until [`Self::receive`] is over.
+    fn add(&mut self, buffer: &mut [u8]) {
+        if let Some(vector) = self.vectors.get_mut(self.count) {
+            vector.write(libc::iovec {
+                iov_base: buffer.as_mut_ptr().cast(),
+                iov_len: buffer.len(),
+            });
+            self.count += 1;
+        }
+    }
+
+    /// One recvmmsg; the number of messages received, or the error.
+    fn receive(&mut self, fd: RawFd) -> Result<usize, i32> {
+        for index in 0..self.count {
+            // SAFETY: all-zero bytes are a message header without name, data and control.
+            let mut header: libc::msghdr = unsafe { core::mem::zeroed() };
+            header.msg_iov = self.vectors[index].as_mut_ptr();
+            header.msg_iovlen = 1;
+            header.msg_name = self.names[index].as_mut_ptr().cast();
+            header.msg_namelen = Name::LENGTH;
+            header.msg_control = self.controls[index].as_mut_ptr().cast();
+            header.msg_controllen = CONTROL_WORDS * size_of::<u64>();
+            self.headers[index].write(libc::mmsghdr {
+                msg_hdr: header,
+                msg_len: 0,
+            });
+        }
+        // SAFETY: recvmmsg(fd, msgvec, vlen, flags, timeout) uses the first `vlen` headers, just initialised. Name,
+        // vector and control of each point into `self`, which is exclusively borrowed for the whole call, or into the
+        // buffers of the batch, which the caller holds exclusively and does not touch meanwhile; all with their true
+        // lengths. A null timeout means none.
+        let result = unsafe {
+            libc::recvmmsg(
+                fd,
+                self.headers.as_mut_ptr().cast(),
+                self.count as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                core::ptr::null_mut(),
+            )
+        };
+        usize::try_from(result)
+            .map(|count| count.min(self.count))
+            .map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    /// What a message brought. `index` is below the count that the last call returned.
+    fn filled(&self, index: usize) -> Filled {
+        // SAFETY: `receive` initialised the header before the call that received it.
+        let message = unsafe { self.headers[index].assume_init_ref() };
+        let header = &message.msg_hdr;
+        // SAFETY: the kernel wrote the first `msg_namelen` bytes of the name; it says more than the room it was given
+        // if the address was cut, hence the minimum.
+        let from = unsafe { Name::decode(self.names[index].as_ptr(), header.msg_namelen.min(Name::LENGTH)) };
+        let mut filled = Filled {
+            length: message.msg_len as usize,
+            segment_length: None,
+            from: from.unwrap_or(NOBODY),
+            timestamp: None,
+        };
+        read_control(header, &mut filled);
+        let is_cut = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+        if is_cut || from.is_none() {
+            // A part of a datagram, a run whose pieces are unknown, or nobody to answer to: the wire's first check
+            // counts an empty datagram as invalid.
+            filled.length = 0;
+            filled.segment_length = None;
+        }
+        filled
+    }
+}
+
+fn read_control(header: &libc::msghdr, filled: &mut Filled) {
+    // SAFETY: the kernel wrote `msg_controllen` bytes of well-formed control messages to `msg_control`, which points
+    // to 8-byte aligned room of this size; the macros do not leave it.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !message.is_null() {
+        // SAFETY: a message that is not null lies inside the control room, header and data, and is aligned.
+        let (level, kind, length) =
+            unsafe { ((*message).cmsg_level, (*message).cmsg_type, (*message).cmsg_len) };
+        // SAFETY: computes on the pointer only.
+        let data = unsafe { libc::CMSG_DATA(message) };
+        // SAFETY: CMSG_LEN computes on lengths only.
+        let header_length = unsafe { libc::CMSG_LEN(0) } as usize;
+        let data_length = length.saturating_sub(header_length);
+        match (level, kind) {
+            (libc::SOL_UDP, libc::UDP_GRO) if data_length >= size_of::<libc::c_int>() => {
+                // SAFETY: the data is as long as an int, as just checked.
+                let step = unsafe { data.cast::<libc::c_int>().read_unaligned() };
+                filled.segment_length = usize::try_from(step).ok().filter(|step| *step > 0);
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if data_length >= size_of::<libc::timespec>() => {
+                // SAFETY: the data is as long as a timespec, as just checked.
+                let time = unsafe { data.cast::<libc::timespec>().read_unaligned() };
+                filled.timestamp = time
+                    .tv_sec
+                    .checked_mul(1_000_000_000)
+                    .and_then(|nanos| nanos.checked_add(time.tv_nsec));
+            }
+            _ => {}
+        }
+        // SAFETY: as for the first one.
+        message = unsafe { libc::CMSG_NXTHDR(header, message) };
+    }
+}
