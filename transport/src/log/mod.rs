@@ -16,6 +16,8 @@
 //! - [`append`], [`claim`], [`rotate`]: the publishing side; [`payload`]: what is appended.
 //! - [`read`], [`block`]: the reading side; [`frame`]: what is read.
 //! - [`mod@clean`], [`mod@unblock`]: what the driver does behind and between them.
+//! - [`scan`]: what a sender puts into datagrams; [`rebuild`], [`gap`], [`gap_fill`]: how a receiver gets them back
+//!   into a log.
 //! - [`buffers`], [`metadata`], [`descriptor`]: the file and its limits; [`words`]: access without repeated checks.
 
 pub mod append;
@@ -25,10 +27,14 @@ pub mod claim;
 pub mod clean;
 pub mod descriptor;
 pub mod frame;
+pub mod gap;
+pub mod gap_fill;
 pub mod metadata;
 pub mod payload;
 pub mod read;
+pub mod rebuild;
 pub mod rotate;
+pub mod scan;
 pub mod unblock;
 pub mod words;
 
@@ -41,8 +47,10 @@ pub use claim::{Claimed, CommitError, FrameFields};
 pub use clean::clean;
 pub use descriptor::{LogError, LogType};
 pub use frame::{FrameView, Payload};
+pub use gap::{Gap, GapScan, for_each_gap, scan_gap};
 pub use metadata::{Metadata, producer_position};
 pub use payload::{NoReservedValue, ReservedValue, Source};
 pub use read::{Action, ReadResult, scan_fragments};
+pub use scan::{Run, Scan, run_of_equal, scan_datagram};
 pub use unblock::{PadRange, Sweep, Unblock, pad_range, sweep, unblock, unblock_guarded, unblock_to};
 pub use words::{HeaderWord, Slot, Term, Words};
