@@ -15,7 +15,7 @@ use crate::render::units::{parse_count, parse_duration, parse_positive, parse_si
 #[derive(Debug, Parser)]
 #[command(
     name = "fulmar",
-    about = "Fulmar: messaging over shared memory, compatible with Aeron",
+    about = "Fulmar: messaging over shared memory and UDP, compatible with Aeron",
     after_help = "Sizes take k, m or g (powers of 1024), durations take ns, us, ms, s or m.\n\
                   Exit status: 0 done, 1 the operation failed, 2 wrong usage.",
     arg_required_else_help = true,
@@ -45,8 +45,14 @@ pub(crate) enum Command {
     Throughput(ThroughputArgs),
     /// Show the counters of a running driver
     Stat(StatArgs),
+    /// Show publications, images and subscribers joined by stream
+    Streams(StreamsArgs),
     /// Show the distinct errors that a driver recorded
     Errors(ErrorsArgs),
+    /// Show what was lost on the way to a driver, and repaired
+    Loss(LossArgs),
+    /// Show how much each subscriber has not read
+    Backlog(BacklogArgs),
     /// Ask a driver to stop
     Terminate(TerminateArgs),
     /// Show the effective driver settings and where each comes from
@@ -79,7 +85,7 @@ pub(crate) struct AttachArgs {
 /// Channel and stream.
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
-    /// Channel URI
+    /// Channel URI: aeron:ipc, aeron:udp?endpoint=HOST:PORT, or another that the driver knows
     #[arg(short, long, value_name = "CHANNEL", default_value = "aeron:ipc")]
     pub(crate) channel: String,
 
@@ -364,9 +370,46 @@ pub(crate) struct StatArgs {
     pub(crate) count: Option<u64>,
 }
 
+/// `fulmar streams`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Columns: `behind` is what is written and not sent (sender), arrived behind a gap (image) or unread\n\
+                        (subscriber); `window` is what may still be written or sent. All in bytes."
+)]
+pub(crate) struct StreamsArgs {
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+
+    /// Only streams with this id (32-bit integer)
+    #[arg(short, long, value_name = "STREAM", allow_negative_numbers = true)]
+    pub(crate) stream: Option<i32>,
+
+    /// Watch for this long to tell rates (duration); 0 tells none
+    #[arg(long, value_name = "D", default_value = "500ms", value_parser = parse_duration)]
+    pub(crate) sample: Duration,
+}
+
 /// `fulmar errors`
 #[derive(Debug, Args)]
 pub(crate) struct ErrorsArgs {
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+}
+
+/// `fulmar loss`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Bytes are lost when they are missing where later ones have arrived. Reliable streams get them again."
+)]
+pub(crate) struct LossArgs {
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+}
+
+/// `fulmar backlog`
+#[derive(Debug, Args)]
+#[command(after_help = "The longest backlog comes first. Sizes are in bytes.")]
+pub(crate) struct BacklogArgs {
     #[command(flatten)]
     pub(crate) inspect: InspectArgs,
 }
@@ -459,6 +502,9 @@ mod tests {
             "fulmar throughput -c aeron:ipc -s 1 --length 100 --messages 10 --exclusive --embedded --json",
             "fulmar stat --dir /d --interval 500ms --count 2 --json",
             "fulmar errors --dir /d --json",
+            "fulmar streams --dir /d --json --sample 0 --stream -5 --post-mortem",
+            "fulmar loss --dir /d --json",
+            "fulmar backlog --dir /d --json",
             "fulmar terminate --dir /d",
             "fulmar config --dir /d -D a=b --json",
         ] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fulmar::cnc::CncFile;
 use fulmar::counters::CounterRecord;
 use fulmar::directory::{Activity, Directory, FsDirectory, check_active, default_directory};
-use fulmar::report::{ErrorRecord, error_log};
+use fulmar::report::{ErrorRecord, LossRecord, error_log, loss_report};
 
 use crate::args::{DirArgs, InspectArgs};
 use crate::failure::Failure;
@@ -141,6 +141,19 @@ impl Inspection {
     pub(crate) fn errors(&self) -> Result<Vec<ErrorRecord>, Failure> {
         let records = error_log::read_all(&self.cnc.error_log());
         self.check_undamaged()?;
+        Ok(records)
+    }
+
+    /// Every entry of the loss report, in the order of their first appearance.
+    pub(crate) fn losses(&self) -> Result<Vec<LossRecord>, Failure> {
+        let region = FsDirectory::new(self.dir.as_str())
+            .map_loss_report()
+            .map_err(|error| unusable_driver(&self.dir, &format!("its loss report: {error}")))?;
+        let view = region.as_view();
+        let records = loss_report::read_all(&view);
+        if region.is_damaged() {
+            return Err(unusable_driver(&self.dir, "its loss report was truncated"));
+        }
         Ok(records)
     }
 

@@ -15,6 +15,7 @@ mod render;
 mod schedule;
 mod settings;
 mod signals;
+mod streams;
 mod taken;
 mod verify;
 mod waiter;
@@ -57,7 +58,10 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Pong(args) => cmd::pong::run(args),
         Command::Throughput(args) => cmd::throughput::run(args),
         Command::Stat(args) => cmd::stat::run(args),
+        Command::Streams(args) => cmd::streams::run(args),
         Command::Errors(args) => cmd::errors::run(args),
+        Command::Loss(args) => cmd::loss::run(args),
+        Command::Backlog(args) => cmd::backlog::run(args),
         Command::Terminate(args) => cmd::terminate::run(args),
         Command::Config(args) => cmd::config::run(args),
     }

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use fulmar::client::{Client, ExclusivePublication, Offer, Publication, RegistrationError};
+use fulmar::id::RegistrationId;
 use fulmar::time::{NanoTime, SystemClock};
 
 use crate::failure::Failure;
@@ -43,6 +44,22 @@ pub(crate) struct Target {
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} stream {}", self.channel, self.stream)
+    }
+}
+
+impl Target {
+    /// Whether the stream leaves the driver by the network.
+    pub(crate) fn is_network(&self) -> bool {
+        self.channel.starts_with("aeron:udp")
+    }
+
+    /// Where the other end of the stream has to be.
+    pub(crate) fn whereabouts(&self) -> &'static str {
+        if self.is_network() {
+            "on the host of the endpoint, where no firewall may hold UDP back"
+        } else {
+            "on the same driver"
+        }
     }
 }
 
@@ -100,6 +117,14 @@ impl Outlet {
         match self {
             Outlet::Shared(publication) => publication.position(),
             Outlet::Exclusive(publication) => publication.position(),
+        }
+    }
+
+    /// Names the publication in the driver's counters.
+    pub(crate) fn registration_id(&self) -> RegistrationId {
+        match self {
+            Outlet::Shared(publication) => publication.original_registration_id(),
+            Outlet::Exclusive(publication) => publication.original_registration_id(),
         }
     }
 
@@ -204,8 +229,10 @@ impl Patience {
                 format_duration(self.connect_timeout)
             ),
             format!(
-                "start one with `fulmar subscribe -c '{}' -s {}` on the same driver, or wait longer with --connect-timeout",
-                self.target.channel, self.target.stream
+                "start one with `fulmar subscribe -c '{}' -s {}` {}, or wait longer with --connect-timeout",
+                self.target.channel,
+                self.target.stream,
+                self.target.whereabouts()
             ),
         )
     }

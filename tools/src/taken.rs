@@ -60,6 +60,25 @@ pub(crate) fn await_taken(
     Ok(())
 }
 
+/// Closes a network publication and waits for at most `linger` until its driver has let it go. A driver keeps a closed
+/// publication until the receiver has said that it has everything, or for the linger of publications.
+pub(crate) fn release(client: &Client, outlet: Outlet, linger: Duration) {
+    let id = outlet.registration_id();
+    drop(outlet);
+    let mut now = SystemClock.nanos();
+    let deadline = now + linger;
+    let mut waiter = Waiter::for_stream();
+    let is_there = || {
+        client
+            .counters()
+            .is_some_and(|counters| counters.find_by(SENDER_POSITION, id.get()).is_some())
+    };
+    while is_there() && !deadline.is_due(now) && !stop_requested() {
+        waiter.wait(now);
+        now = SystemClock.nanos();
+    }
+}
+
 /// Bytes that the slowest reader of this session has before it; `None` without a driver.
 fn most_untaken(client: &Client, session_id: i32, stream_id: i32, position: i64) -> Option<u64> {
     let counters = client.counters()?;

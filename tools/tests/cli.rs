@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{BufRead, Read, Write};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use support::{
@@ -14,7 +14,7 @@ use support::{
 /// Small terms: the tests run many publications side by side.
 const CHANNEL: &str = "aeron:ipc?term-length=64k";
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 13] = [
     "driver",
     "publish",
     "subscribe",
@@ -22,13 +22,32 @@ const COMMANDS: [&str; 10] = [
     "pong",
     "throughput",
     "stat",
+    "streams",
     "errors",
+    "loss",
+    "backlog",
     "terminate",
     "config",
 ];
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Runs a command again and again until its output is as wanted.
+fn repeat_until(line: &str, is_wanted: impl Fn(&Output) -> bool) -> Output {
+    let mut output = run(line);
+    for _ in 0..500 {
+        assert_done(&output);
+        if is_wanted(&output) {
+            return output;
+        }
+        output = run(line);
+    }
+    panic!(
+        "`{line}` does not come to say what was wanted: {}",
+        stdout(&output)
+    );
 }
 
 #[test]
@@ -93,11 +112,14 @@ fn without_a_driver_every_command_names_the_directory_and_the_way_out() {
         "pong",
         "throughput",
         "stat",
+        "streams",
         "errors",
+        "loss",
+        "backlog",
         "terminate",
     ] {
         let timeout = match command {
-            "stat" | "errors" | "terminate" => "",
+            "stat" | "streams" | "errors" | "loss" | "backlog" | "terminate" => "",
             _ => "--driver-timeout 10ms",
         };
         let output = run(&format!("{command} --dir {} {timeout}", dir.path()));
@@ -229,6 +251,72 @@ fn errors_shows_what_the_driver_recorded() {
         "{errors}"
     );
     assert!(first["first_ms"].as_i64() <= first["last_ms"].as_i64());
+}
+
+#[test]
+fn streams_and_backlog_tell_who_has_not_read_what() {
+    let driver = Driver::start();
+    assert_eq!(stdout(&run(&format!("streams {}", driver.at()))), "no streams\n");
+    assert_eq!(
+        stdout(&run(&format!("backlog {}", driver.at()))),
+        "no subscribers\n"
+    );
+    let stream = format!("{} -c {CHANNEL} -s 5", driver.at());
+    let mut quick = Running::start(&format!("subscribe {stream}"));
+    let mut stopped = Running::start(&format!("subscribe {stream}"));
+    quick.await_stderr("subscribed");
+    stopped.await_stderr("subscribed");
+    let mut publisher = Running::start_with(&format!("publish {stream} --exclusive"), Stdio::piped());
+    let mut stdin = publisher.stdin();
+    let mut printed = quick.stdout();
+    let mut line = String::new();
+    stdin.write_all(b"both read this\n").expect("written");
+    printed.read_line(&mut line).expect("text");
+    stopped.stdout().read_line(&mut line).expect("text");
+    stopped.signal(libc::SIGSTOP);
+    stdin.write_all(b"one reads this\n").expect("written");
+    printed.read_line(&mut line).expect("text");
+
+    // The driver samples the position of publishers when it wakes up.
+    let has_seen = |output: &Output| stdout(output).contains("\"unread\":64");
+    let backlog = repeat_until(&format!("backlog {} --json", driver.at()), has_seen);
+    let backlog = json(&stdout(&backlog));
+    assert_eq!(backlog[0]["unread"], 64);
+    assert_eq!(backlog[1]["unread"], 0);
+    assert_eq!(backlog[0]["stream_id"], 5);
+
+    let streams = run(&format!("streams {} --json --sample 1ms --stream 5", driver.at()));
+    assert_done(&streams);
+    let document = json(&stdout(&streams));
+    let stream = &document["streams"][0];
+    assert_eq!(stream["stream_id"], 5, "{document}");
+    let publication = &stream["publications"][0];
+    assert_eq!(publication["exclusive"], true, "{document}");
+    assert_eq!(publication["sender"], Value::Null, "{document}");
+    let subscribers = stream["subscribers"].as_array().expect("an array");
+    let of = |unread: i64| {
+        let found = subscribers
+            .iter()
+            .find(|subscriber| subscriber["unread"] == unread);
+        found.unwrap_or_else(|| panic!("nobody has {unread} bytes unread: {document}"))
+    };
+    // A frame is its header of 32 bytes and the text, to the next 32 bytes.
+    assert_eq!(of(0)["slowest"], false, "{document}");
+    assert_eq!(of(64)["slowest"], true, "{document}");
+    let table = stdout(&run(&format!("streams {} --sample 0", driver.at())));
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.contains("slowest"), "{table}");
+    assert!(stdout(&run(&format!("streams {} --sample 0 -s 6", driver.at()))).contains("no streams"));
+    stopped.signal(libc::SIGCONT);
+}
+
+#[test]
+fn a_driver_that_lost_nothing_says_so() {
+    let driver = Driver::start();
+    let text = run(&format!("loss {}", driver.at()));
+    assert_done(&text);
+    assert_eq!(stdout(&text), "no loss\n");
+    assert_eq!(stdout(&run(&format!("loss {} --json", driver.at()))), "[]\n");
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! One file per command.
 
+pub(crate) mod backlog;
 pub(crate) mod config;
 pub(crate) mod driver;
 pub(crate) mod errors;
+pub(crate) mod loss;
 pub(crate) mod ping;
 pub(crate) mod pong;
 pub(crate) mod publish;
 pub(crate) mod stat;
+pub(crate) mod streams;
 pub(crate) mod subscribe;
 pub(crate) mod terminate;
 pub(crate) mod throughput;

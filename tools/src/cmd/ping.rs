@@ -133,7 +133,7 @@ impl Pinger {
                         self.pong,
                         format_duration(args.connect_timeout)
                     ),
-                    "start one with `fulmar pong` on the same driver, or run `fulmar ping --embedded`",
+                    advice(&self.ping, &self.pong),
                 )
             },
         )
@@ -280,6 +280,22 @@ impl Pinger {
             },
         );
     }
+}
+
+/// What to try when nobody answers.
+fn advice(ping: &Target, pong: &Target) -> String {
+    if !ping.is_network() && !pong.is_network() {
+        return "start one with `fulmar pong` on the same driver, or run `fulmar ping --embedded`".into();
+    }
+    format!(
+        "start one with `fulmar pong --ping-channel '{}' --ping-stream {} --pong-channel '{}' --pong-stream {}` {}, or \
+         run `fulmar ping --embedded`",
+        ping.channel,
+        ping.stream,
+        pong.channel,
+        pong.stream,
+        ping.whereabouts()
+    )
 }
 
 /// A poll lets the subscription notice new images.

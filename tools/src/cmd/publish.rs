@@ -22,7 +22,7 @@ use crate::render::progress::{Done, Progress, elapsed};
 use crate::render::units::{format_bytes, format_count, format_duration, per_second, whole};
 use crate::schedule::{Schedule, wait_until};
 use crate::signals::{stop_requested, wait_for_input};
-use crate::taken::await_taken;
+use crate::taken::{await_taken, release};
 
 /// Reserved value of the frames of a last line that no newline ended; tells `subscribe` not to add one, so that a
 /// stream of lines comes out byte for byte as it went in.
@@ -67,7 +67,12 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Failure> {
         await_taken(attachment.client(), &publisher.outlet, &target, args.linger)
             .map_err(|failure| attachment.explain(failure))?;
     }
-    report(args, done, time, publisher.patience.back_pressured)
+    let back_pressured = publisher.patience.back_pressured;
+    if target.is_network() && args.attach.embedded {
+        // The driver goes with this process, so what it still has to repeat must be repeated before.
+        release(attachment.client(), publisher.outlet, args.linger);
+    }
+    report(args, done, time, back_pressured)
 }
 
 struct Publisher {

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::outlet::{Target, refused};
 use crate::render::output::Output;
 use crate::render::progress::{Done, Progress};
+use crate::render::table::printable;
 use crate::signals::stop_requested;
 use crate::verify::Verification;
 use crate::waiter::Waiter;
@@ -34,7 +35,12 @@ pub(crate) fn run(args: &SubscribeArgs) -> Result<(), Failure> {
         .client()
         .add_subscription(&target.channel, target.stream)
         .map_err(|error| refused("subscription", &target, &error))?;
-    eprintln!("subscribed channel={} stream={}", target.channel, target.stream);
+    eprintln!(
+        "subscribed channel={} stream={}{}",
+        target.channel,
+        target.stream,
+        bound_to(&subscription.local_addresses())
+    );
     let mut subscriber = Subscriber {
         args,
         output,
@@ -46,6 +52,16 @@ pub(crate) fn run(args: &SubscribeArgs) -> Result<(), Failure> {
         .receive(&mut subscription)
         .map_err(|failure| attachment.explain(failure))?;
     subscriber.finish()
+}
+
+/// Where a network subscription listens: its channel may leave the port to the system.
+fn bound_to(addresses: &[String]) -> String {
+    let mut text = String::new();
+    for address in addresses {
+        text.push_str(" address=");
+        text.push_str(&printable(address));
+    }
+    text
 }
 
 struct Subscriber<'a> {
@@ -195,6 +211,12 @@ fn append_hex(bytes: &[u8], into: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_subscription_says_where_it_listens() {
+        assert_eq!(bound_to(&[]), "");
+        assert_eq!(bound_to(&["127.0.0.1:5".into()]), " address=127.0.0.1:5");
+    }
 
     #[test]
     fn hex_is_two_lower_case_digits_per_byte() {
