@@ -10,12 +10,14 @@
 
 pub mod buffer;
 pub mod guard;
+pub mod handoff;
 #[cfg(loom)]
 pub mod loom_words;
 pub mod mapped;
 pub mod region;
 
 pub use buffer::{AtomicBuffer, View};
+pub use handoff::{Handed, Handoff};
 #[cfg(loom)]
 pub use loom_words::LoomWords;
 pub use region::Region;
