@@ -1,6 +1,9 @@
 //! Pure protocol machines: time, positions and randomness come in as arguments, decisions go out as values.
 //! Nothing here knows a socket, a clock, a file or a thread.
 
+pub mod connections;
+pub mod dispatcher;
+pub mod pending_setups;
 pub mod ports;
 pub mod session_ids;
 pub mod stall_clock;
