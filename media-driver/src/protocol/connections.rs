@@ -195,14 +195,14 @@ impl Connections {
         self.entries.get_mut(index)
     }
 
-    /// Makes room for one more, so that its first datagram takes no memory.
-    pub fn reserve(&mut self) {
-        self.entries.reserve(1);
+    /// Makes room for `additional` more, so that their first datagrams take no memory.
+    pub fn reserve(&mut self, additional: usize) {
+        self.entries.reserve(additional);
     }
 
     /// A destination was added: one with a known feedback address gets feedback before anything came from it.
     pub fn add_destination(&mut self, now: NanoTime, rule: TransportRule) {
-        self.reserve();
+        self.reserve(1);
         if rule.feedback != FeedbackRule::Source && self.find(rule.id).is_none() {
             self.entries.push(Connection::new(now, rule, None, 0));
         }

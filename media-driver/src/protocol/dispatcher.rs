@@ -10,6 +10,10 @@
 
 use fulmar::id::{SessionId, StreamId};
 
+/// Sessions without an image that are remembered per stream. Only streams that are not joined again after their image
+/// ended come near it; beyond it they are.
+pub const SESSION_STATES_MAX: usize = 1 << 14;
+
 /// What is known of a session without an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
@@ -261,6 +265,15 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
         self.streams.get(stream_id)?.states.get(session_id).copied()
     }
 
+    /// Images that the conductor was asked for and has not given yet.
+    #[must_use]
+    pub fn in_progress(&self) -> usize {
+        let states = self.streams.entries.iter().flat_map(|(_, stream)| &stream.states.entries);
+        states
+            .filter(|(_, state)| *state == SessionState::InitInProgress)
+            .count()
+    }
+
     /// A SETUP was asked for.
     pub fn set_pending(&mut self, stream_id: StreamId, session_id: SessionId) {
         self.set_state(stream_id, session_id, SessionState::PendingSetup);
@@ -324,7 +337,7 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
             return;
         }
         stream.images.remove(session_id);
-        if !ended {
+        if !ended && stream.states.entries.len() < SESSION_STATES_MAX {
             stream.states.insert(session_id, SessionState::CoolDown);
         }
     }

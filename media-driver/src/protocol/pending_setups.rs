@@ -68,9 +68,10 @@ impl PendingSetups {
             .retain(|pending| (pending.stream_id, pending.session_id) != (stream_id, session_id));
     }
 
-    /// Forgets everything about a stream.
-    pub fn remove_stream(&mut self, stream_id: StreamId) {
-        self.requests.retain(|pending| pending.stream_id != stream_id);
+    /// Keeps the requests for which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(StreamId, SessionId) -> bool) {
+        self.requests
+            .retain(|pending| keep(pending.stream_id, pending.session_id));
     }
 
     /// The oldest request if it waited in vain, which is thereby forgotten. To be called until there is none.
@@ -141,7 +142,7 @@ mod tests {
         pending.add(NanoTime(0), StreamId(5), SessionId(1), source(1));
         pending.remove(STREAM, SessionId(1));
         assert_eq!(pending.len(), 1);
-        pending.remove_stream(StreamId(5));
+        pending.retain(|stream_id, _| stream_id != StreamId(5));
         assert!(pending.is_empty());
         assert_eq!(pending.poll_expired(NanoTime(2 * SECOND_NS)), None);
     }

@@ -1,0 +1,748 @@
+//! A receive channel endpoint: sockets on one side, images on the other. It takes datagrams apart, lets the dispatcher
+//! decide whose they are, asks for SETUPs, and sends the feedback of its images (wire spec 4.1, 4.2, 4.7, 4.11).
+//!
+//! Belongs to the receiver. What the conductor has to do or to know comes out through [`ReceiveEvents`].
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::net::SocketAddr;
+
+use fulmar::control::ErrorCode;
+use fulmar::counters::SystemCounter;
+use fulmar::id::{RegistrationId, SessionId, StreamId};
+use fulmar::log::Payload;
+use fulmar::position::PositionShape;
+use fulmar::time::NanoTime;
+use fulmar::wire::status_message::SM_MAX_LENGTH;
+use fulmar::wire::{DataHeader, FrameKind, Rttm, Setup, StatusMessage, classify, is_eos, is_heartbeat};
+
+use super::receive_destination::ReceiveDestination;
+use super::receive_timestamps::ReceiveTimestamps;
+use crate::commands::{EndpointId, SetupSeen, TransportId};
+use crate::io::{Datagram, ReceiveBatch, Registration, SendBatch, SendEntry};
+use crate::network_counters::NetworkCounters;
+use crate::protocol::connections::{FeedbackRule, TransportRule};
+use crate::protocol::dispatcher::{DataRoute, Dispatcher, SetupRoute};
+use crate::protocol::pending_setups::PendingSetups;
+use crate::stream::image_receiver::{DataOutcome, FeedbackSink, ImageReceiver, RttmReaction};
+
+/// How often a control address is asked for SETUPs, nanoseconds.
+pub const CONTROL_ELICITATION_INTERVAL_NS: i64 = 1_000_000_000;
+/// A transport that is silent for so long has its name looked up again, nanoseconds.
+pub const RE_RESOLUTION_SILENCE_NS: i64 = 5_000_000_000;
+/// Images of one endpoint that are being made at a time; SETUPs beyond wait for their repetition.
+pub const IMAGES_IN_PROGRESS_MAX: usize = 128;
+/// Shortest time between two reports of the same kind, nanoseconds.
+const REPORT_INTERVAL_NS: i64 = 1_000_000_000;
+
+/// What an endpoint has for the conductor.
+pub trait ReceiveEvents {
+    /// Asks for an image; `false` when that is not possible now, and then the next SETUP asks again.
+    fn create_image(&mut self, seen: SetupSeen) -> bool;
+    /// Asks for a name to be looked up again.
+    fn re_resolve(&mut self, endpoint: EndpointId, transport: TransportId, name: &str);
+    /// Something for the error log.
+    fn report(&mut self, code: ErrorCode, key: &'static str, text: String);
+}
+
+/// What one duty cycle lends to its endpoints.
+pub struct ReceiveContext<'a> {
+    /// The time.
+    pub now: NanoTime,
+    /// Nanoseconds since 1970, for timestamps in messages where the system gave none.
+    pub epoch_ns: i64,
+    /// The driver's counters.
+    pub counters: &'a NetworkCounters,
+    /// Where events go.
+    pub events: &'a mut dyn ReceiveEvents,
+    /// Where datagrams come in.
+    pub batch: &'a mut ReceiveBatch,
+    /// Feedback on its way out.
+    pub outbox: &'a mut Outbox,
+    /// Where datagrams are copied to that get timestamps; as long as the longest datagram.
+    pub scratch: &'a mut [u8],
+}
+
+impl fmt::Debug for ReceiveContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiveContext")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`ReceiveEndpoint`] is made from.
+#[derive(Debug)]
+pub struct ReceiveEndpointParts {
+    /// Names it.
+    pub id: EndpointId,
+    /// Names it towards publishers; the same for all its images, and never 0.
+    pub receiver_id: i64,
+    /// Its group tag, if any.
+    pub group_tag: Option<i64>,
+    /// Its own socket; `None` when its sources are destinations.
+    pub transport: Option<ReceiveDestination>,
+    /// Most sessions per stream.
+    pub session_limit: usize,
+    /// Times to be written into messages.
+    pub timestamps: ReceiveTimestamps,
+}
+
+/// A receive channel endpoint.
+#[derive(Debug)]
+pub struct ReceiveEndpoint {
+    id: EndpointId,
+    receiver_id: i64,
+    group_tag: Option<i64>,
+    transports: Vec<ReceiveDestination>,
+    dispatcher: Dispatcher<u32>,
+    pending: PendingSetups,
+    /// The dispatcher's number of an image is its place here.
+    images: Vec<Option<Box<ImageReceiver>>>,
+    timestamps: ReceiveTimestamps,
+    control_deadline: NanoTime,
+    report_deadline: NanoTime,
+}
+
+impl ReceiveEndpoint {
+    /// An endpoint that takes nothing yet.
+    #[must_use]
+    pub fn new(parts: ReceiveEndpointParts, now: NanoTime) -> Self {
+        Self {
+            id: parts.id,
+            receiver_id: parts.receiver_id,
+            group_tag: parts.group_tag,
+            transports: parts.transport.into_iter().collect(),
+            dispatcher: Dispatcher::new(parts.session_limit),
+            pending: PendingSetups::new(),
+            images: Vec::new(),
+            timestamps: parts.timestamps,
+            control_deadline: now.plus_nanos(CONTROL_ELICITATION_INTERVAL_NS),
+            report_deadline: now,
+        }
+    }
+
+    /// Names it.
+    #[must_use]
+    pub fn id(&self) -> EndpointId {
+        self.id
+    }
+
+    /// Names it towards publishers.
+    #[must_use]
+    pub fn receiver_id(&self) -> i64 {
+        self.receiver_id
+    }
+
+    /// Its transports.
+    #[must_use]
+    pub fn transports(&self) -> &[ReceiveDestination] {
+        &self.transports
+    }
+
+    /// Images it serves.
+    #[must_use]
+    pub fn image_count(&self) -> usize {
+        self.images.iter().flatten().count()
+    }
+
+    /// Lets its sockets wake a thread.
+    pub fn register(&mut self, registration: &Registration, events: &mut dyn ReceiveEvents) {
+        for transport in &mut self.transports {
+            register(transport, registration, events);
+        }
+    }
+
+    /// The first time that it is served: whoever is at an explicit control address is asked for a SETUP, whether
+    /// anybody subscribed or not (spec 4.1).
+    pub fn on_added(&mut self, cx: &mut ReceiveContext<'_>) {
+        self.elicit_from_control(cx, None);
+        self.flush(cx);
+    }
+
+    /// Takes every session of a stream, or one.
+    pub fn add_subscription(
+        &mut self,
+        cx: &mut ReceiveContext<'_>,
+        stream_id: StreamId,
+        session_id: Option<SessionId>,
+    ) {
+        match session_id {
+            None => self.dispatcher.add_subscription(stream_id),
+            Some(session_id) => {
+                self.dispatcher.add_session_subscription(stream_id, session_id);
+                self.request_setup(cx, stream_id, session_id);
+            }
+        }
+    }
+
+    /// No longer takes every session of a stream, or one.
+    pub fn remove_subscription(&mut self, stream_id: StreamId, session_id: Option<SessionId>) {
+        match session_id {
+            None => self.dispatcher.remove_subscription(stream_id),
+            Some(session_id) => self
+                .dispatcher
+                .remove_session_subscription(stream_id, session_id),
+        }
+        let Self {
+            pending, dispatcher, ..
+        } = self;
+        pending.retain(|stream_id, session_id| dispatcher.state(stream_id, session_id).is_some());
+    }
+
+    /// Asks explicit control addresses for the SETUP of a session.
+    pub fn request_setup(
+        &mut self,
+        cx: &mut ReceiveContext<'_>,
+        stream_id: StreamId,
+        session_id: SessionId,
+    ) {
+        self.elicit_from_control(cx, Some((stream_id, session_id)));
+        self.flush(cx);
+    }
+
+    /// Takes an image over. Gives it back if nobody wants its session any more.
+    ///
+    /// # Errors
+    /// The image.
+    pub fn add_image(&mut self, mut image: Box<ImageReceiver>) -> Result<(), Box<ImageReceiver>> {
+        let place = self.images.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.images.push(None);
+            self.images.len() - 1
+        });
+        let added = self
+            .dispatcher
+            .add_image(image.stream_id(), image.session_id(), place as u32);
+        if !added {
+            return Err(image);
+        }
+        image.reserve_connections(self.transports.len());
+        self.images[place] = Some(image);
+        Ok(())
+    }
+
+    /// Gives an image back.
+    pub fn remove_image(&mut self, correlation_id: RegistrationId) -> Option<Box<ImageReceiver>> {
+        let place = self.images.iter().position(|image| {
+            image
+                .as_ref()
+                .is_some_and(|image| image.correlation_id() == correlation_id)
+        })?;
+        let image = self.images.get_mut(place)?.take()?;
+        self.dispatcher.remove_image(
+            image.stream_id(),
+            image.session_id(),
+            place as u32,
+            image.has_ended(),
+        );
+        Some(image)
+    }
+
+    /// A session whose image went away may be taken again.
+    pub fn remove_cool_down(&mut self, stream_id: StreamId, session_id: SessionId) {
+        self.dispatcher.remove_cool_down(stream_id, session_id);
+    }
+
+    /// The image that was asked for will not come.
+    pub fn init_failed(&mut self, stream_id: StreamId, session_id: SessionId) {
+        self.dispatcher.remove_init_in_progress(stream_id, session_id);
+    }
+
+    /// Adds a source: one with an explicit control address is asked for a SETUP at once, and one whose feedback address
+    /// is known gets feedback of all images.
+    pub fn add_destination(
+        &mut self,
+        cx: &mut ReceiveContext<'_>,
+        destination: ReceiveDestination,
+        registration: Option<&Registration>,
+    ) {
+        let rule = destination.rule();
+        self.transports.push(destination);
+        if let (Some(registration), Some(transport)) = (registration, self.transports.last_mut()) {
+            register(transport, registration, cx.events);
+        }
+        for image in self.images.iter_mut().flatten() {
+            image.add_destination(cx.now, rule);
+        }
+        if let FeedbackRule::Control(Some(control)) = rule.feedback {
+            let mut bytes = [0; SM_MAX_LENGTH];
+            let frame = self.eliciting(&mut bytes, None);
+            self.sink(cx).send(rule.id, control, frame);
+        }
+        self.flush(cx);
+    }
+
+    /// Gives a source back.
+    pub fn remove_destination(&mut self, transport: TransportId) -> Option<ReceiveDestination> {
+        let index = self.transports.iter().position(|own| own.id() == transport)?;
+        for image in self.images.iter_mut().flatten() {
+            image.remove_destination(transport);
+        }
+        Some(self.transports.remove(index))
+    }
+
+    /// The name of an explicit control address was looked up again.
+    pub fn resolved(&mut self, transport: TransportId, address: SocketAddr) {
+        let Some(own) = self.transports.iter_mut().find(|own| own.id() == transport) else {
+            return;
+        };
+        own.set_control(address);
+        for image in self.images.iter_mut().flatten() {
+            image.set_control(transport, address);
+        }
+    }
+
+    /// Receives once from each transport. Returns the bytes that came in.
+    pub fn receive(&mut self, cx: &mut ReceiveContext<'_>) -> usize {
+        let mut bytes = 0;
+        for index in 0..self.transports.len() {
+            bytes += self.receive_from(cx, index);
+        }
+        self.flush(cx);
+        bytes
+    }
+
+    fn receive_from(&mut self, cx: &mut ReceiveContext<'_>, index: usize) -> usize {
+        let Some(transport) = self.transports.get_mut(index) else {
+            return 0;
+        };
+        let outcome = transport.socket.receive(cx.batch);
+        if let Some(error) = outcome.error {
+            self.report(cx.now, cx.events, "receiving failed", || error.to_string());
+        }
+        if outcome.datagrams == 0 {
+            return 0;
+        }
+        cx.counters
+            .add_shared(SystemCounter::BytesReceived, outcome.bytes as i64);
+        // The batch is lent out while the rest of the context is used.
+        let batch = core::mem::replace(cx.batch, ReceiveBatch::empty());
+        for datagram in batch.datagrams() {
+            self.on_datagram(cx, index, &datagram);
+        }
+        *cx.batch = batch;
+        outcome.bytes
+    }
+
+    /// Takes a datagram that came through the transport at `index`.
+    fn on_datagram(&mut self, cx: &mut ReceiveContext<'_>, index: usize, datagram: &Datagram<'_>) {
+        let is_sound = match classify(datagram.bytes) {
+            Ok(FrameKind::Data) => self.on_data(cx, index, datagram),
+            Ok(FrameKind::Setup) => self.on_setup(cx, index, datagram),
+            Ok(FrameKind::Rttm) => self.on_rttm(cx, index, datagram),
+            Ok(
+                FrameKind::Nak
+                | FrameKind::StatusMessage
+                | FrameKind::Error
+                | FrameKind::Resolution
+                | FrameKind::ResponseSetup,
+            ) => true,
+            Err(_) => false,
+        };
+        if !is_sound {
+            cx.counters.add_shared(SystemCounter::InvalidPackets, 1);
+        }
+    }
+
+    /// `false` for an invalid datagram, here and in the other `on_*`.
+    fn on_data(&mut self, cx: &mut ReceiveContext<'_>, index: usize, datagram: &Datagram<'_>) -> bool {
+        let Some(header) = DataHeader::parse(datagram.bytes) else {
+            return false;
+        };
+        let Some(transport) = self.transports.get_mut(index) else {
+            return true;
+        };
+        let rule = transport.rule();
+        transport.last_activity = cx.now;
+        let ends = is_eos(datagram.bytes);
+        let place = match self.dispatcher.on_data(header.stream_id, header.session_id, ends) {
+            DataRoute::Image(place) => place as usize,
+            DataRoute::Elicit => {
+                self.elicit_from_source(cx, rule, datagram.from, &header);
+                return true;
+            }
+            DataRoute::Drop => return true,
+        };
+        let Some(image) = self.images.get_mut(place).and_then(Option::as_mut) else {
+            return true;
+        };
+        let bytes = datagram.bytes;
+        let outcome = if self.timestamps.is_active() && !is_heartbeat(bytes) && bytes.len() <= cx.scratch.len() {
+            let copy = &mut cx.scratch[..bytes.len()];
+            copy.copy_from_slice(bytes);
+            let arrival = datagram.timestamp;
+            self.timestamps
+                .stamp(copy, arrival, arrival.unwrap_or(cx.epoch_ns));
+            // The reserved value may have changed, nothing else of the header.
+            image.on_data(cx.now, rule, datagram.from, &header, copy)
+        } else {
+            image.on_data(cx.now, rule, datagram.from, &header, bytes)
+        };
+        match outcome {
+            DataOutcome::Accepted | DataOutcome::Ignored => {}
+            DataOutcome::Heartbeat => cx.counters.increment(SystemCounter::HeartbeatsReceived),
+            DataOutcome::OverRun => cx.counters.increment(SystemCounter::FlowControlOverRuns),
+            DataOutcome::UnderRun => cx.counters.increment(SystemCounter::FlowControlUnderRuns),
+            DataOutcome::Invalid | DataOutcome::Foreign => return false,
+        }
+        true
+    }
+
+    fn on_setup(&mut self, cx: &mut ReceiveContext<'_>, index: usize, datagram: &Datagram<'_>) -> bool {
+        let Ok(setup) = Setup::parse(datagram.bytes) else {
+            return false;
+        };
+        let shape = PositionShape::new(setup.term_length, setup.initial_term_id);
+        if setup.check().is_err() || shape.term_count(setup.active_term_id) < 0 {
+            return false;
+        }
+        let Some(transport) = self.transports.get_mut(index) else {
+            return true;
+        };
+        transport.last_activity = cx.now;
+        let (rule, multicast_ttl) = (transport.rule(), transport.multicast_ttl);
+        match self.dispatcher.on_setup(setup.stream_id, setup.session_id) {
+            SetupRoute::Drop => {}
+            SetupRoute::Image(place) => {
+                if let Some(image) = self.images.get_mut(place as usize).and_then(Option::as_mut) {
+                    image.on_setup(cx.now, rule, datagram.from, &setup);
+                }
+            }
+            SetupRoute::LimitReached => {
+                let stream_id = setup.stream_id;
+                self.report(cx.now, cx.events, "session limit reached", || {
+                    format!("stream {stream_id} has as many sessions as aeron.driver.stream.session.limit allows")
+                });
+            }
+            SetupRoute::Create { elicited } => {
+                let is_multicast = matches!(rule.feedback, FeedbackRule::Group(_));
+                if elicited && is_multicast && setup.ttl > i32::from(multicast_ttl) {
+                    cx.counters.increment(SystemCounter::PossibleTtlAsymmetry);
+                }
+                self.create_image(cx, rule, datagram.from, setup);
+            }
+        }
+        true
+    }
+
+    fn create_image(
+        &mut self,
+        cx: &mut ReceiveContext<'_>,
+        rule: TransportRule,
+        source: SocketAddr,
+        setup: Setup,
+    ) {
+        if self.dispatcher.in_progress() >= IMAGES_IN_PROGRESS_MAX {
+            return;
+        }
+        let seen = SetupSeen {
+            endpoint: self.id,
+            transport: rule,
+            setup,
+            source,
+        };
+        if cx.events.create_image(seen) {
+            self.pending.remove(setup.stream_id, setup.session_id);
+            self.dispatcher
+                .set_init_in_progress(setup.stream_id, setup.session_id);
+        }
+    }
+
+    fn on_rttm(&mut self, cx: &mut ReceiveContext<'_>, index: usize, datagram: &Datagram<'_>) -> bool {
+        let Ok(frame) = Rttm::parse(datagram.bytes) else {
+            return false;
+        };
+        let Some(image) = self
+            .dispatcher
+            .image(frame.stream_id, frame.session_id)
+            .and_then(|place| self.images.get_mut(place as usize)?.as_mut())
+        else {
+            return true;
+        };
+        let Some(reaction) = image.on_rttm(cx.now, &frame) else {
+            return true;
+        };
+        let Some(transport) = self.transports.get_mut(index) else {
+            return true;
+        };
+        transport.last_activity = cx.now;
+        if let RttmReaction::Answer(answer) = reaction {
+            let rule = transport.rule();
+            let to = match rule.feedback {
+                FeedbackRule::Group(group) => group,
+                FeedbackRule::Source | FeedbackRule::Control(_) => datagram.from,
+            };
+            self.sink(cx).send(rule.id, to, &answer.encode());
+        }
+        true
+    }
+
+    /// Sends what images have to send. Returns the work done.
+    pub fn send_pending(&mut self, cx: &mut ReceiveContext<'_>) -> usize {
+        let Self {
+            images, transports, ..
+        } = self;
+        let mut sink = EndpointSink {
+            transports,
+            outbox: cx.outbox,
+            counters: cx.counters,
+        };
+        let mut work = 0;
+        for image in images.iter_mut().flatten() {
+            work += image.send_pending(cx.now, &mut sink, cx.counters);
+        }
+        sink.flush();
+        work
+    }
+
+    /// Forgets requests that were not answered, and repeats those to explicit control addresses. Returns the work done.
+    pub fn on_timers(&mut self, cx: &mut ReceiveContext<'_>) -> usize {
+        let mut work = 0;
+        while let Some((stream_id, session_id)) = self.pending.poll_expired(cx.now) {
+            self.dispatcher.remove_pending(stream_id, session_id);
+            work += 1;
+        }
+        if self.control_deadline.is_due(cx.now) {
+            self.control_deadline = cx.now.plus_nanos(CONTROL_ELICITATION_INTERVAL_NS);
+            if self.dispatcher.has_interest() {
+                self.elicit_from_control(cx, None);
+                self.flush(cx);
+                work += 1;
+            }
+        }
+        work
+    }
+
+    /// Asks for the names of silent transports to be looked up again.
+    pub fn check_re_resolution(&mut self, now: NanoTime, events: &mut dyn ReceiveEvents) {
+        for transport in &self.transports {
+            if let Some(name) = &transport.control_name {
+                if now.since(transport.last_activity) >= RE_RESOLUTION_SILENCE_NS {
+                    events.re_resolve(self.id, transport.id(), name);
+                }
+            }
+        }
+    }
+
+    /// The earliest time at which it has something to do without input.
+    #[must_use]
+    pub fn next_deadline(&self, now: NanoTime) -> NanoTime {
+        let mut deadline = NanoTime::never_after(now);
+        for image in self.images.iter().flatten() {
+            deadline = deadline.earlier(image.next_deadline());
+        }
+        if let Some(pending) = self.pending.next_deadline() {
+            deadline = deadline.earlier(pending);
+        }
+        let asks_control = self.dispatcher.has_interest()
+            && self
+                .transports
+                .iter()
+                .any(|transport| transport.explicit_control().is_some());
+        if asks_control {
+            deadline = deadline.earlier(self.control_deadline);
+        }
+        deadline
+    }
+
+    /// Asks whoever sent data of an unknown session for its SETUP.
+    fn elicit_from_source(
+        &mut self,
+        cx: &mut ReceiveContext<'_>,
+        rule: TransportRule,
+        source: SocketAddr,
+        header: &DataHeader,
+    ) {
+        let (stream_id, session_id) = (header.stream_id, header.session_id);
+        if !self.pending.add(cx.now, stream_id, session_id, source.ip()) {
+            return;
+        }
+        self.dispatcher.set_pending(stream_id, session_id);
+        let to = match rule.feedback {
+            FeedbackRule::Group(group) => group,
+            FeedbackRule::Source | FeedbackRule::Control(_) => source,
+        };
+        let mut bytes = [0; SM_MAX_LENGTH];
+        let frame = self.eliciting(&mut bytes, Some((stream_id, session_id)));
+        self.sink(cx).send(rule.id, to, frame);
+    }
+
+    /// Asks every explicit control address for the SETUP of one session, or of whatever is there.
+    fn elicit_from_control(&mut self, cx: &mut ReceiveContext<'_>, of: Option<(StreamId, SessionId)>) {
+        let mut bytes = [0; SM_MAX_LENGTH];
+        let frame = self.eliciting(&mut bytes, of);
+        for index in 0..self.transports.len() {
+            let Some(transport) = self.transports.get(index) else {
+                return;
+            };
+            if let Some(control) = transport.explicit_control() {
+                let id = transport.id();
+                self.sink(cx).send(id, control, frame);
+            }
+        }
+    }
+
+    /// A status message that asks for a SETUP, of a session or, to a control address, of whatever is there.
+    fn eliciting<'a>(
+        &self,
+        bytes: &'a mut [u8; SM_MAX_LENGTH],
+        of: Option<(StreamId, SessionId)>,
+    ) -> &'a [u8] {
+        let (stream_id, session_id) = of.unwrap_or((StreamId(0), SessionId(0)));
+        let length = StatusMessage {
+            flags: StatusMessage::FLAG_SEND_SETUP,
+            session_id,
+            stream_id,
+            term_id: 0.into(),
+            term_offset: 0,
+            window: 0,
+            receiver_id: self.receiver_id,
+            group_tag: self.group_tag,
+            has_bad_tag_length: false,
+        }
+        .encode(bytes);
+        &bytes[..length]
+    }
+
+    fn sink<'s>(&'s mut self, cx: &'s mut ReceiveContext<'_>) -> EndpointSink<'s> {
+        EndpointSink {
+            transports: &mut self.transports,
+            outbox: cx.outbox,
+            counters: cx.counters,
+        }
+    }
+
+    fn flush(&mut self, cx: &mut ReceiveContext<'_>) {
+        self.sink(cx).flush();
+    }
+
+    /// At most one report per interval: its causes come from the network.
+    fn report(
+        &mut self,
+        now: NanoTime,
+        events: &mut dyn ReceiveEvents,
+        key: &'static str,
+        text: impl FnOnce() -> String,
+    ) {
+        if self.report_deadline.is_due(now) {
+            self.report_deadline = now.plus_nanos(REPORT_INTERVAL_NS);
+            events.report(ErrorCode::GenericError, key, text());
+        }
+    }
+}
+
+fn register(
+    transport: &mut ReceiveDestination,
+    registration: &Registration,
+    events: &mut dyn ReceiveEvents,
+) {
+    if let Err(error) = transport.socket.register(registration) {
+        events.report(
+            ErrorCode::GenericError,
+            "a socket can not wake the receiver",
+            error.to_string(),
+        );
+    }
+}
+
+/// Feedback frames until they are sent together. All memory is taken when it is made.
+#[derive(Debug)]
+pub struct Outbox {
+    bytes: Box<[u8]>,
+    used: usize,
+    entries: Vec<OutboxEntry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OutboxEntry {
+    transport: TransportId,
+    to: SocketAddr,
+    at: usize,
+    length: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Outbox {
+    /// Room for the longest frame many times over.
+    const LENGTH: usize = 8192;
+
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            bytes: vec![0; Self::LENGTH].into_boxed_slice(),
+            used: 0,
+            entries: Vec::with_capacity(SendBatch::CAPACITY),
+        }
+    }
+
+    fn fits(&self, length: usize) -> bool {
+        self.entries.len() < SendBatch::CAPACITY && length <= Self::LENGTH - self.used
+    }
+
+    fn push(&mut self, transport: TransportId, to: SocketAddr, frame: &[u8]) {
+        let Some(place) = self.bytes.get_mut(self.used..self.used + frame.len()) else {
+            return;
+        };
+        place.copy_from_slice(frame);
+        self.entries.push(OutboxEntry {
+            transport,
+            to,
+            at: self.used,
+            length: frame.len(),
+        });
+        self.used += frame.len();
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+        self.entries.clear();
+    }
+}
+
+/// Sends feedback through the sockets of an endpoint.
+struct EndpointSink<'a> {
+    transports: &'a mut Vec<ReceiveDestination>,
+    outbox: &'a mut Outbox,
+    counters: &'a NetworkCounters,
+}
+
+impl FeedbackSink for EndpointSink<'_> {
+    fn send(&mut self, transport: TransportId, to: SocketAddr, frame: &[u8]) {
+        if !self.outbox.fits(frame.len()) {
+            self.flush();
+        }
+        self.outbox.push(transport, to, frame);
+    }
+}
+
+impl EndpointSink<'_> {
+    fn flush(&mut self) {
+        if self.outbox.entries.is_empty() {
+            return;
+        }
+        for transport in self.transports.iter_mut() {
+            let mut batch = SendBatch::new();
+            let own = transport.id();
+            for entry in self.outbox.entries.iter().filter(|entry| entry.transport == own) {
+                let bytes = &self.outbox.bytes[entry.at..entry.at + entry.length];
+                batch.push(SendEntry::datagram(Payload::from_slice(bytes), Some(entry.to)));
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let outcome = transport.socket.send(&batch);
+            self.counters
+                .add_shared(SystemCounter::BytesSent, outcome.bytes as i64);
+            if outcome.is_short(&batch) {
+                self.counters.add_shared(SystemCounter::ShortSends, 1);
+            }
+        }
+        self.outbox.clear();
+    }
+}
