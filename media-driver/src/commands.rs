@@ -13,6 +13,12 @@ use fulmar::log::{LogBuffers, LogInit};
 
 use crate::media::resolver::{NameRequest, Resolution};
 
+pub mod to_conductor;
+pub mod to_receiver;
+
+pub use to_conductor::{NetworkEvent, ResolveTarget, SetupSeen};
+pub use to_receiver::ReceiverCommand;
+
 /// Entries of each queue between two agents.
 pub const QUEUE_CAPACITY: usize = 1024;
 
@@ -184,6 +190,12 @@ impl<T> Lane<T> {
         self.queue.push(message)?;
         self.bell.ring();
         Ok(())
+    }
+
+    /// Wakes the reader for something that it finds elsewhere.
+    #[inline]
+    pub fn ring(&self) {
+        self.bell.ring();
     }
 
     /// Takes the oldest message out.

@@ -18,6 +18,7 @@ pub mod io;
 pub mod media;
 pub mod network_counters;
 pub mod protocol;
+pub mod receiver;
 pub mod resources;
 pub mod stream;
 

@@ -670,6 +670,25 @@ const EXPECTED: &[Expected] = &[
         "2147483647",
         &[("0", "1"), ("2147483648", "2147483647")],
     ),
+    number(
+        "fulmar.receiver.images.max",
+        "FULMAR_RECEIVER_IMAGES_MAX",
+        "1024",
+        &[("0", "1"), ("1000001", "1000000")],
+    ),
+    Expected {
+        key: "fulmar.receiver.term.length.max",
+        env: "FULMAR_RECEIVER_TERM_LENGTH_MAX",
+        default: "64m",
+        accepts: TERMS,
+        clamps: TERM_CLAMPS,
+        refuses: NOT_TERM,
+    },
+    flag(
+        "fulmar.receiver.source.check",
+        "FULMAR_RECEIVER_SOURCE_CHECK",
+        "true",
+    ),
     Expected {
         key: "aeron.sender.wildcard.port.range",
         env: "AERON_SENDER_WILDCARD_PORT_RANGE",

@@ -358,6 +358,15 @@ settings! {
     driver_stream_session_limit: i32 = i32::MAX, "aeron.driver.stream.session.limit",
         Number { min: 1, max: I32_MAX, unit: "sessions" };
 
+    /// Most images that the receiver has at a time; SETUPs beyond are ignored.
+    receiver_images_max: i32 = 1024, "fulmar.receiver.images.max", Number { min: 1, max: 1_000_000, unit: "images" };
+    /// Longest term of an image that is taken without a second thought. A longer one is taken while the logs of all
+    /// images together stay within what `fulmar.receiver.images.max` images of this term length take.
+    receiver_term_length_max: i32 = 64 * MIB as i32, "fulmar.receiver.term.length.max", TERM_LENGTH;
+    /// Listens to the data of a unicast image only if it comes from the address that announced it, while that address
+    /// is heard, and bounds what is sent to addresses that did not answer.
+    receiver_source_check: bool = true, "fulmar.receiver.source.check", Bool;
+
     // Network: sockets and names.
     /// Ports the sender takes when a channel's port is 0; used with an explicit control address only.
     sender_wildcard_port_range: Option<(u16, u16)> = None, "aeron.sender.wildcard.port.range", PortRange;

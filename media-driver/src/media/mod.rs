@@ -1,5 +1,8 @@
 //! What stands between channels and sockets: addresses, names, network interfaces, and the endpoints of channels.
 
 pub mod interface;
+pub mod receive_destination;
+pub mod receive_endpoint;
+pub mod receive_timestamps;
 pub mod resolver;
 pub mod udp_channel;

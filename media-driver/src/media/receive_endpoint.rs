@@ -55,8 +55,6 @@ pub struct ReceiveContext<'a> {
     pub counters: &'a NetworkCounters,
     /// Where events go.
     pub events: &'a mut dyn ReceiveEvents,
-    /// Where datagrams come in.
-    pub batch: &'a mut ReceiveBatch,
     /// Feedback on its way out.
     pub outbox: &'a mut Outbox,
     /// Where datagrams are copied to that get timestamps; as long as the longest datagram.
@@ -180,9 +178,7 @@ impl ReceiveEndpoint {
     pub fn remove_subscription(&mut self, stream_id: StreamId, session_id: Option<SessionId>) {
         match session_id {
             None => self.dispatcher.remove_subscription(stream_id),
-            Some(session_id) => self
-                .dispatcher
-                .remove_session_subscription(stream_id, session_id),
+            Some(session_id) => self.dispatcher.remove_session_subscription(stream_id, session_id),
         }
         let Self {
             pending, dispatcher, ..
@@ -191,12 +187,7 @@ impl ReceiveEndpoint {
     }
 
     /// Asks explicit control addresses for the SETUP of a session.
-    pub fn request_setup(
-        &mut self,
-        cx: &mut ReceiveContext<'_>,
-        stream_id: StreamId,
-        session_id: SessionId,
-    ) {
+    pub fn request_setup(&mut self, cx: &mut ReceiveContext<'_>, stream_id: StreamId, session_id: SessionId) {
         self.elicit_from_control(cx, Some((stream_id, session_id)));
         self.flush(cx);
     }
@@ -293,20 +284,20 @@ impl ReceiveEndpoint {
     }
 
     /// Receives once from each transport. Returns the bytes that came in.
-    pub fn receive(&mut self, cx: &mut ReceiveContext<'_>) -> usize {
+    pub fn receive(&mut self, cx: &mut ReceiveContext<'_>, batch: &mut ReceiveBatch) -> usize {
         let mut bytes = 0;
         for index in 0..self.transports.len() {
-            bytes += self.receive_from(cx, index);
+            bytes += self.receive_from(cx, index, batch);
         }
         self.flush(cx);
         bytes
     }
 
-    fn receive_from(&mut self, cx: &mut ReceiveContext<'_>, index: usize) -> usize {
+    fn receive_from(&mut self, cx: &mut ReceiveContext<'_>, index: usize, batch: &mut ReceiveBatch) -> usize {
         let Some(transport) = self.transports.get_mut(index) else {
             return 0;
         };
-        let outcome = transport.socket.receive(cx.batch);
+        let outcome = transport.socket.receive(batch);
         if let Some(error) = outcome.error {
             self.report(cx.now, cx.events, "receiving failed", || error.to_string());
         }
@@ -315,12 +306,9 @@ impl ReceiveEndpoint {
         }
         cx.counters
             .add_shared(SystemCounter::BytesReceived, outcome.bytes as i64);
-        // The batch is lent out while the rest of the context is used.
-        let batch = core::mem::replace(cx.batch, ReceiveBatch::empty());
         for datagram in batch.datagrams() {
             self.on_datagram(cx, index, &datagram);
         }
-        *cx.batch = batch;
         outcome.bytes
     }
 
@@ -367,17 +355,18 @@ impl ReceiveEndpoint {
             return true;
         };
         let bytes = datagram.bytes;
-        let outcome = if self.timestamps.is_active() && !is_heartbeat(bytes) && bytes.len() <= cx.scratch.len() {
-            let copy = &mut cx.scratch[..bytes.len()];
-            copy.copy_from_slice(bytes);
-            let arrival = datagram.timestamp;
-            self.timestamps
-                .stamp(copy, arrival, arrival.unwrap_or(cx.epoch_ns));
-            // The reserved value may have changed, nothing else of the header.
-            image.on_data(cx.now, rule, datagram.from, &header, copy)
-        } else {
-            image.on_data(cx.now, rule, datagram.from, &header, bytes)
-        };
+        let outcome =
+            if self.timestamps.is_active() && !is_heartbeat(bytes) && bytes.len() <= cx.scratch.len() {
+                let copy = &mut cx.scratch[..bytes.len()];
+                copy.copy_from_slice(bytes);
+                let arrival = datagram.timestamp;
+                self.timestamps
+                    .stamp(copy, arrival, arrival.unwrap_or(cx.epoch_ns));
+                // The reserved value may have changed, nothing else of the header.
+                image.on_data(cx.now, rule, datagram.from, &header, copy)
+            } else {
+                image.on_data(cx.now, rule, datagram.from, &header, bytes)
+            };
         match outcome {
             DataOutcome::Accepted | DataOutcome::Ignored => {}
             DataOutcome::Heartbeat => cx.counters.increment(SystemCounter::HeartbeatsReceived),
@@ -411,7 +400,9 @@ impl ReceiveEndpoint {
             SetupRoute::LimitReached => {
                 let stream_id = setup.stream_id;
                 self.report(cx.now, cx.events, "session limit reached", || {
-                    format!("stream {stream_id} has as many sessions as aeron.driver.stream.session.limit allows")
+                    format!(
+                        "stream {stream_id} has as many sessions as aeron.driver.stream.session.limit allows"
+                    )
                 });
             }
             SetupRoute::Create { elicited } => {
@@ -511,6 +502,14 @@ impl ReceiveEndpoint {
             }
         }
         work
+    }
+
+    /// Whether any of its transports has a name that may have to be looked up again.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.transports
+            .iter()
+            .any(|transport| transport.control_name.is_some())
     }
 
     /// Asks for the names of silent transports to be looked up again.
@@ -631,11 +630,7 @@ impl ReceiveEndpoint {
     }
 }
 
-fn register(
-    transport: &mut ReceiveDestination,
-    registration: &Registration,
-    events: &mut dyn ReceiveEvents,
-) {
+fn register(transport: &mut ReceiveDestination, registration: &Registration, events: &mut dyn ReceiveEvents) {
     if let Err(error) = transport.socket.register(registration) {
         events.report(
             ErrorCode::GenericError,

@@ -522,7 +522,13 @@ mod tests {
         );
     }
 
-    fn sent(connections: &mut Connections, now: NanoTime, kind: FeedbackKind, bytes: usize, times: usize) -> usize {
+    fn sent(
+        connections: &mut Connections,
+        now: NanoTime,
+        kind: FeedbackKind,
+        bytes: usize,
+        times: usize,
+    ) -> usize {
         let mut count = 0;
         for _ in 0..times {
             connections.for_each_live(now, kind, bytes, |_, _| count += 1);

@@ -217,7 +217,12 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
     /// Where a DATA or PAD datagram goes. A frame that announces the end of a stream never elicits.
     #[inline]
     #[must_use]
-    pub fn on_data(&self, stream_id: StreamId, session_id: SessionId, is_end_of_stream: bool) -> DataRoute<I> {
+    pub fn on_data(
+        &self,
+        stream_id: StreamId,
+        session_id: SessionId,
+        is_end_of_stream: bool,
+    ) -> DataRoute<I> {
         let Some(stream) = self.streams.get(stream_id) else {
             return DataRoute::Drop;
         };
@@ -268,7 +273,11 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
     /// Images that the conductor was asked for and has not given yet.
     #[must_use]
     pub fn in_progress(&self) -> usize {
-        let states = self.streams.entries.iter().flat_map(|(_, stream)| &stream.states.entries);
+        let states = self
+            .streams
+            .entries
+            .iter()
+            .flat_map(|(_, stream)| &stream.states.entries);
         states
             .filter(|(_, state)| *state == SessionState::InitInProgress)
             .count()

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use fulmar::counters::{Counter, SystemCounter};
 use fulmar::id::{RegistrationId, SessionId, StreamId};
+use fulmar::log::gap::Gap as Hole;
 use fulmar::log::{LogBuffers, gap_fill, rebuild};
 use fulmar::position::PositionShape;
 use fulmar::time::NanoTime;
@@ -499,7 +500,11 @@ impl ImageReceiver {
             return;
         }
         let term = self.log.term(self.shape.partition(position));
-        if gap_fill::fill(term, &self.log, gap.term_id, gap.term_offset, gap.length) {
+        let hole = Hole {
+            offset: gap.term_offset,
+            length: gap.length,
+        };
+        if gap_fill::fill(term, hole, self.session_id(), self.stream_id(), gap.term_id) {
             system.increment(SystemCounter::LossGapFills);
         }
     }

@@ -1,0 +1,367 @@
+//! The receiver's duty cycle: commands, datagrams, feedback, timers.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::VecDeque;
+
+use fulmar::agent::{Agent, AgentError};
+use fulmar::control::ErrorCode;
+use fulmar::counters::SystemCounter;
+use fulmar::time::{NanoTime, Now};
+
+use super::routes::Routes;
+use crate::commands::{
+    EndpointId, Lane, NetworkEvent, ReceiverCommand, ResolveTarget, SetupSeen, TransportId,
+};
+use crate::config::DriverContext;
+use crate::io::{ReceiveBatch, Registration};
+use crate::media::receive_endpoint::{Outbox, ReceiveContext, ReceiveEvents};
+use crate::network_counters::NetworkCounters;
+
+/// Commands per duty cycle: each is short, but datagrams wait meanwhile.
+const COMMANDS_PER_CYCLE: usize = 16;
+
+/// What a [`ReceiverAgent`] is made from.
+#[derive(Debug)]
+pub struct ReceiverParts {
+    /// From the conductor.
+    pub commands: Lane<ReceiverCommand>,
+    /// To the conductor.
+    pub events: Lane<NetworkEvent>,
+    /// System counters.
+    pub counters: NetworkCounters,
+    /// Settings.
+    pub context: DriverContext,
+    /// Lets sockets wake the thread, if it ever sleeps.
+    pub registration: Option<Registration>,
+}
+
+/// The agent that owns the sockets of subscriptions.
+pub struct ReceiverAgent {
+    commands: Lane<ReceiverCommand>,
+    counters: NetworkCounters,
+    events: Events,
+    registration: Option<Registration>,
+    routes: Routes,
+    batch: ReceiveBatch,
+    outbox: Outbox,
+    scratch: Box<[u8]>,
+    re_resolution_interval_ns: i64,
+    re_resolution_deadline: NanoTime,
+    deadline: NanoTime,
+}
+
+impl fmt::Debug for ReceiverAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiverAgent")
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ReceiverAgent {
+    /// A receiver without endpoints. All memory of its duty cycle is taken here.
+    #[must_use]
+    pub fn new(parts: ReceiverParts, now: NanoTime) -> Self {
+        let ReceiverParts {
+            commands,
+            events,
+            counters,
+            context,
+            registration,
+        } = parts;
+        let interval = context.driver_reresolution_check_interval_ns;
+        Self {
+            commands,
+            events: Events {
+                lane: events,
+                waiting: VecDeque::new(),
+                counters: counters.clone(),
+                images: 0,
+                images_max: context.receiver_images_max as usize,
+            },
+            counters,
+            registration,
+            routes: Routes::default(),
+            batch: ReceiveBatch::new(context.receiver_io_vector_capacity as usize),
+            outbox: Outbox::new(),
+            scratch: vec![0; ReceiveBatch::BUFFER_LENGTH].into_boxed_slice(),
+            re_resolution_interval_ns: interval,
+            re_resolution_deadline: now.plus_nanos(interval),
+            deadline: now,
+        }
+    }
+
+    /// Its endpoints.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    fn on_command(&mut self, command: ReceiverCommand, now: Now) {
+        let Self {
+            counters,
+            events,
+            routes,
+            outbox,
+            scratch,
+            registration,
+            ..
+        } = self;
+        let mut cx = ReceiveContext {
+            now: now.nanos,
+            epoch_ns: epoch_ns(now),
+            counters,
+            events,
+            outbox,
+            scratch,
+        };
+        match command {
+            ReceiverCommand::AddEndpoint(mut endpoint) => {
+                if let Some(registration) = registration {
+                    endpoint.register(registration, cx.events);
+                }
+                endpoint.on_added(&mut cx);
+                let replaced = routes.add(endpoint);
+                debug_assert!(replaced.is_none(), "ids of endpoints are not used again");
+            }
+            ReceiverCommand::AddSubscription {
+                endpoint,
+                stream_id,
+                session_id,
+            } => {
+                if let Some(endpoint) = routes.get_mut(endpoint) {
+                    endpoint.add_subscription(&mut cx, stream_id, session_id);
+                }
+            }
+            ReceiverCommand::RemoveSubscription {
+                endpoint,
+                stream_id,
+                session_id,
+            } => {
+                if let Some(endpoint) = routes.get_mut(endpoint) {
+                    endpoint.remove_subscription(stream_id, session_id);
+                }
+            }
+            ReceiverCommand::RequestSetup {
+                endpoint,
+                stream_id,
+                session_id,
+            } => {
+                if let Some(endpoint) = routes.get_mut(endpoint) {
+                    endpoint.request_setup(&mut cx, stream_id, session_id);
+                }
+            }
+            ReceiverCommand::RemoveCoolDown {
+                endpoint,
+                session_id,
+                stream_id,
+            } => {
+                if let Some(endpoint) = routes.get_mut(endpoint) {
+                    endpoint.remove_cool_down(stream_id, session_id);
+                }
+            }
+            ReceiverCommand::InitFailed {
+                endpoint,
+                session_id,
+                stream_id,
+            } => {
+                if let Some(endpoint) = routes.get_mut(endpoint) {
+                    endpoint.init_failed(stream_id, session_id);
+                }
+            }
+            ReceiverCommand::Resolved {
+                endpoint,
+                transport,
+                address,
+            } => {
+                if let Some(endpoint) = routes.get_mut(endpoint) {
+                    endpoint.resolved(transport, address);
+                }
+            }
+            ReceiverCommand::AddDestination {
+                endpoint,
+                destination,
+            } => match routes.get_mut(endpoint) {
+                Some(endpoint) => endpoint.add_destination(&mut cx, *destination, registration.as_ref()),
+                None => events.push(NetworkEvent::DestinationReleased(destination)),
+            },
+            ReceiverCommand::RemoveDestination { endpoint, transport } => {
+                let removed = routes
+                    .get_mut(endpoint)
+                    .and_then(|endpoint| endpoint.remove_destination(transport));
+                if let Some(destination) = removed {
+                    events.push(NetworkEvent::DestinationReleased(Box::new(destination)));
+                }
+            }
+            ReceiverCommand::AddImage { endpoint, image } => {
+                let refused = match routes.get_mut(endpoint) {
+                    Some(endpoint) => endpoint.add_image(image).err(),
+                    None => Some(image),
+                };
+                match refused {
+                    Some(image) => events.push(NetworkEvent::ImageReleased(image)),
+                    None => events.images += 1,
+                }
+            }
+            ReceiverCommand::RemoveImage {
+                endpoint,
+                correlation_id,
+            } => {
+                let removed = routes
+                    .get_mut(endpoint)
+                    .and_then(|endpoint| endpoint.remove_image(correlation_id));
+                if let Some(image) = removed {
+                    events.images = events.images.saturating_sub(1);
+                    events.push(NetworkEvent::ImageReleased(image));
+                }
+            }
+            ReceiverCommand::RemoveEndpoint(id) => {
+                if let Some(endpoint) = routes.remove(id) {
+                    events.images = events.images.saturating_sub(endpoint.image_count());
+                    events.push(NetworkEvent::ReceiveEndpointClosed(endpoint));
+                }
+            }
+        }
+    }
+
+    fn on_commands(&mut self, now: Now) -> usize {
+        for count in 0..COMMANDS_PER_CYCLE {
+            let Some(command) = self.commands.poll() else {
+                return count;
+            };
+            self.on_command(command, now);
+        }
+        COMMANDS_PER_CYCLE
+    }
+
+    fn on_network(&mut self, now: Now) -> usize {
+        let Self {
+            counters,
+            events,
+            routes,
+            batch,
+            outbox,
+            scratch,
+            ..
+        } = self;
+        let mut cx = ReceiveContext {
+            now: now.nanos,
+            epoch_ns: epoch_ns(now),
+            counters,
+            events,
+            outbox,
+            scratch,
+        };
+        let mut bytes = 0;
+        let mut work = 0;
+        let mut deadline = NanoTime::never_after(now.nanos);
+        for endpoint in routes.round() {
+            bytes += endpoint.receive(&mut cx, batch);
+            work += endpoint.send_pending(&mut cx);
+            work += endpoint.on_timers(&mut cx);
+            deadline = deadline.earlier(endpoint.next_deadline(now.nanos));
+        }
+        if bytes > 0 {
+            // The conductor follows what came in: it finds gaps, and opens the window for what was consumed.
+            events.lane.ring();
+            work += 1;
+        }
+        self.deadline = deadline;
+        work
+    }
+
+    fn check_re_resolution(&mut self, now: NanoTime) -> usize {
+        if self.re_resolution_interval_ns == 0 || !self.re_resolution_deadline.is_due(now) {
+            return 0;
+        }
+        self.re_resolution_deadline = now.plus_nanos(self.re_resolution_interval_ns);
+        for endpoint in self.routes.round() {
+            endpoint.check_re_resolution(now, &mut self.events);
+        }
+        1
+    }
+}
+
+impl Agent for ReceiverAgent {
+    fn role_name(&self) -> &str {
+        "receiver"
+    }
+
+    fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
+        let mut work = self.events.deliver();
+        work += self.on_commands(now);
+        work += self.on_network(now);
+        work += self.check_re_resolution(now.nanos);
+        Ok(work)
+    }
+
+    fn next_deadline(&self) -> NanoTime {
+        let mut deadline = self.deadline;
+        if self.re_resolution_interval_ns != 0 && self.routes.has_names() {
+            deadline = deadline.earlier(self.re_resolution_deadline);
+        }
+        deadline
+    }
+}
+
+fn epoch_ns(now: Now) -> i64 {
+    now.epoch.0.wrapping_mul(1_000_000)
+}
+
+/// The way to the conductor. What has to arrive waits here while the lane is full.
+struct Events {
+    lane: Lane<NetworkEvent>,
+    waiting: VecDeque<NetworkEvent>,
+    counters: NetworkCounters,
+    images: usize,
+    images_max: usize,
+}
+
+impl Events {
+    fn push(&mut self, event: NetworkEvent) {
+        self.waiting.push_back(event);
+        self.deliver();
+    }
+
+    /// Moves what waits into the lane; returns how much.
+    fn deliver(&mut self) -> usize {
+        let mut delivered = 0;
+        while let Some(event) = self.waiting.pop_front() {
+            if let Err(event) = self.lane.offer(event) {
+                self.waiting.push_front(event);
+                self.counters.add_shared(SystemCounter::ConductorProxyFails, 1);
+                break;
+            }
+            delivered += 1;
+        }
+        delivered
+    }
+
+    /// Offers what may be lost.
+    fn offer(&mut self, event: NetworkEvent) -> bool {
+        let is_taken = self.waiting.is_empty() && self.lane.offer(event).is_ok();
+        if !is_taken {
+            self.counters.add_shared(SystemCounter::ConductorProxyFails, 1);
+        }
+        is_taken
+    }
+}
+
+impl ReceiveEvents for Events {
+    fn create_image(&mut self, seen: SetupSeen) -> bool {
+        self.images < self.images_max && self.offer(NetworkEvent::CreateImage(Box::new(seen)))
+    }
+
+    fn re_resolve(&mut self, endpoint: EndpointId, transport: TransportId, name: &str) {
+        let target = ResolveTarget::ReceiveTransport { endpoint, transport };
+        self.offer(NetworkEvent::ReResolve {
+            target,
+            name: name.to_owned(),
+        });
+    }
+
+    fn report(&mut self, code: ErrorCode, key: &'static str, text: String) {
+        self.offer(NetworkEvent::Error { code, key, text });
+    }
+}
