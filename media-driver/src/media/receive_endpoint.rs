@@ -515,10 +515,10 @@ impl ReceiveEndpoint {
     /// Asks for the names of silent transports to be looked up again.
     pub fn check_re_resolution(&mut self, now: NanoTime, events: &mut dyn ReceiveEvents) {
         for transport in &self.transports {
-            if let Some(name) = &transport.control_name {
-                if now.since(transport.last_activity) >= RE_RESOLUTION_SILENCE_NS {
-                    events.re_resolve(self.id, transport.id(), name);
-                }
+            if let Some(name) = &transport.control_name
+                && now.since(transport.last_activity) >= RE_RESOLUTION_SILENCE_NS
+            {
+                events.re_resolve(self.id, transport.id(), name);
             }
         }
     }

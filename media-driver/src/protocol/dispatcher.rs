@@ -315,10 +315,10 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
     }
 
     fn remove_state(&mut self, stream_id: StreamId, session_id: SessionId, state: SessionState) {
-        if let Some(stream) = self.streams.get_mut(stream_id) {
-            if stream.states.get(session_id) == Some(&state) {
-                stream.states.remove(session_id);
-            }
+        if let Some(stream) = self.streams.get_mut(stream_id)
+            && stream.states.get(session_id) == Some(&state)
+        {
+            stream.states.remove(session_id);
         }
     }
 

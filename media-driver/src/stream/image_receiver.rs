@@ -257,14 +257,13 @@ impl ImageReceiver {
         }
         self.on_accepted(now, rule, source, datagram.len());
         self.raise_high_water_mark(position);
-        if is_eos(datagram) {
-            if let Some(end) = self.connections.on_end_of_stream(rule.id, position) {
-                // A retransmitted end does not move it: what was announced to subscribers stays.
-                if self.end_of_stream.is_none() {
-                    self.end_of_stream = Some(end);
-                    self.shared.set_end_of_stream(end, is_revoked(datagram));
-                }
-            }
+        // An end that is announced again does not move it: what subscribers were told stays.
+        if is_eos(datagram)
+            && let Some(end) = self.connections.on_end_of_stream(rule.id, position)
+            && self.end_of_stream.is_none()
+        {
+            self.end_of_stream = Some(end);
+            self.shared.set_end_of_stream(end, is_revoked(datagram));
         }
         DataOutcome::Heartbeat
     }
