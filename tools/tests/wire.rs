@@ -43,5 +43,8 @@ mod group_rows;
 mod publisher_rows;
 #[path = "wire/resolver_rows.rs"]
 mod resolver_rows;
+#[path = "wire/streams.rs"]
+#[allow(unreachable_pub, reason = "a kit for all streams")]
+mod streams;
 #[path = "wire/subscriber_rows.rs"]
 mod subscriber_rows;
