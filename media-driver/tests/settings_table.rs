@@ -555,6 +555,7 @@ const EXPECTED: &[Expected] = &[
         clamps: &[("0", "1us")],
         refuses: NOT_DURATION,
     },
+    flag("fulmar.nak.every.gap", "FULMAR_NAK_EVERY_GAP", "true"),
     delay(
         "aeron.retransmit.unicast.delay",
         "AERON_RETRANSMIT_UNICAST_DELAY",
@@ -617,6 +618,24 @@ const EXPECTED: &[Expected] = &[
         "aeron.congestioncontrol.supplier",
         "AERON_CONGESTIONCONTROL_SUPPLIER",
         "default",
+    ),
+    flag(
+        "aeron.cubiccongestioncontrol.measurertt",
+        "AERON_CUBICCONGESTIONCONTROL_MEASURERTT",
+        "false",
+    ),
+    Expected {
+        key: "aeron.cubiccongestioncontrol.initialrtt",
+        env: "AERON_CUBICCONGESTIONCONTROL_INITIALRTT",
+        default: "100us",
+        accepts: &[("60ms", "60ms"), ("1us", "1us")],
+        clamps: &[("0", "1us")],
+        refuses: NOT_DURATION,
+    },
+    flag(
+        "aeron.cubiccongestioncontrol.tcpmode",
+        "AERON_CUBICCONGESTIONCONTROL_TCPMODE",
+        "false",
     ),
     timeout(
         "aeron.flow.control.receiver.timeout",

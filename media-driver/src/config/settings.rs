@@ -309,6 +309,8 @@ settings! {
     /// Longest random wait of a multicast receiver before it asks for lost frames.
     nak_multicast_max_backoff_ns: i64 = 10 * MILLISECOND, "aeron.nak.multicast.max.backoff",
         Duration::at_least(MICROSECOND);
+    /// Whether a receiver asks for every gap it knows at once; off means one gap after the other.
+    nak_every_gap: bool = true, "fulmar.nak.every.gap", Bool;
     /// How long the sender waits before it sends lost frames again.
     retransmit_unicast_delay_ns: i64 = 0, "aeron.retransmit.unicast.delay", DELAY;
     /// How long the sender ignores repeated requests for frames it sent again.
@@ -340,6 +342,13 @@ settings! {
     /// Congestion control; `default` follows the channel's `cc`.
     congestion_control_supplier: String = "default".to_owned(), "aeron.congestioncontrol.supplier",
         Text::of("name");
+    /// Whether cubic congestion control measures round-trip times.
+    cubic_measure_rtt: bool = false, "aeron.cubiccongestioncontrol.measurertt", Bool;
+    /// Round-trip time that cubic congestion control assumes until it has measured one.
+    cubic_initial_rtt_ns: i64 = 100 * MICROSECOND, "aeron.cubiccongestioncontrol.initialrtt",
+        Duration::at_least(MICROSECOND);
+    /// Whether the window of cubic congestion control grows at least as fast as that of TCP.
+    cubic_tcp_mode: bool = false, "aeron.cubiccongestioncontrol.tcpmode", Bool;
     /// How long a silent receiver counts for flow control.
     flow_control_receiver_timeout_ns: i64 = 5 * SECOND, "aeron.flow.control.receiver.timeout", TIMEOUT;
     /// Group tag that tagged flow control follows.

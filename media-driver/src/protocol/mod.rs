@@ -1,10 +1,14 @@
 //! Pure protocol machines: time, positions and randomness come in as arguments, decisions go out as values.
 //! Nothing here knows a socket, a clock, a file or a thread.
 
+pub mod congestion;
 pub mod connections;
 pub mod dispatcher;
+pub mod feedback_delay;
+pub mod loss_detector;
 pub mod pending_setups;
 pub mod ports;
+pub mod rtt;
 pub mod session_ids;
 pub mod stall_clock;
 pub mod untethered;
