@@ -15,9 +15,11 @@ use crate::media::resolver::{NameRequest, Resolution};
 
 pub mod to_conductor;
 pub mod to_receiver;
+pub mod to_sender;
 
 pub use to_conductor::{NetworkEvent, ResolveTarget, SetupSeen};
 pub use to_receiver::ReceiverCommand;
+pub use to_sender::SenderCommand;
 
 /// Entries of each queue between two agents.
 pub const QUEUE_CAPACITY: usize = 1024;
@@ -209,6 +211,12 @@ impl<T> Lane<T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Wakes the reader although nothing was put in: something it looks at by itself has changed.
+    #[inline]
+    pub fn wake(&self) {
+        self.bell.ring();
     }
 
     /// Messages that still fit.

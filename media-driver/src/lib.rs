@@ -20,6 +20,7 @@ pub mod network_counters;
 pub mod protocol;
 pub mod receiver;
 pub mod resources;
+pub mod sender;
 pub mod stream;
 
 pub use config::{DriverContext, DriverSettings, ThreadingMode};

@@ -567,6 +567,12 @@ const EXPECTED: &[Expected] = &[
         "10ms",
     ),
     number(
+        "fulmar.retransmit.budget",
+        "FULMAR_RETRANSMIT_BUDGET",
+        "50",
+        &[("0", "1"), ("10001", "10000")],
+    ),
+    number(
         "aeron.max.resend",
         "AERON_MAX_RESEND",
         "16",

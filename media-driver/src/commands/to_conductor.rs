@@ -4,14 +4,16 @@
 use std::net::SocketAddr;
 
 use fulmar::control::ErrorCode;
-use fulmar::id::RegistrationId;
+use fulmar::id::{RegistrationId, SessionId, StreamId};
 use fulmar::wire::Setup;
 
 use super::{EndpointId, TransportId};
 use crate::media::receive_destination::ReceiveDestination;
 use crate::media::receive_endpoint::ReceiveEndpoint;
+use crate::media::send_endpoint::SendEndpoint;
 use crate::protocol::connections::TransportRule;
 use crate::stream::image_receiver::ImageReceiver;
+use crate::stream::publication_sender::{PublicationErrorReport, PublicationSender};
 
 /// What an address that is to be looked up again belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,33 @@ pub enum NetworkEvent {
     /// Answers [`super::ReceiverCommand::RemoveDestination`], and [`super::ReceiverCommand::AddDestination`] to an
     /// endpoint that is gone.
     DestinationReleased(Box<ReceiveDestination>),
+    /// Answers [`super::SenderCommand::RemoveEndpoint`].
+    SendEndpointClosed(Box<SendEndpoint>),
+    /// Answers [`super::SenderCommand::RemovePublication`].
+    PublicationReleased(Box<PublicationSender>),
+    /// A receiver of a publication that has a response correlation id announced its response session (wire protocol 7
+    /// step 5).
+    ResponseSetup {
+        /// The request publication.
+        registration_id: RegistrationId,
+        /// Its response correlation id: the response subscription.
+        response_correlation_id: i64,
+        /// The session of the response publication.
+        response_session_id: SessionId,
+    },
+    /// A response publication got its first receiver (wire protocol 7 step 7).
+    ResponseConnected {
+        /// The response publication.
+        registration_id: RegistrationId,
+        /// Its response correlation id: the request image.
+        response_correlation_id: i64,
+        /// Stream of the response publication.
+        stream_id: StreamId,
+        /// Session of the response publication.
+        session_id: SessionId,
+    },
+    /// A receiver refused a publication.
+    PublicationError(Box<PublicationErrorReport>),
     /// Nobody was heard at an address for a while: its name may mean another one now.
     ReResolve {
         /// Whose address.

@@ -315,6 +315,8 @@ settings! {
     retransmit_unicast_delay_ns: i64 = 0, "aeron.retransmit.unicast.delay", DELAY;
     /// How long the sender ignores repeated requests for frames it sent again.
     retransmit_unicast_linger_ns: i64 = 10 * MILLISECOND, "aeron.retransmit.unicast.linger", DELAY;
+    /// Bytes that may be sent again per bytes sent and receiver; some more after a pause.
+    retransmit_budget: i32 = 50, "fulmar.retransmit.budget", Number { min: 1, max: 10_000, unit: "percent" };
     /// Retransmissions of one group publication at a time.
     max_resend: i32 = 16, "aeron.max.resend", Number { min: 1, max: MAX_RESEND_MAX, unit: "retransmissions" };
     /// Retransmit window of unicast flow control, in receiver windows.

@@ -5,4 +5,5 @@ pub mod receive_destination;
 pub mod receive_endpoint;
 pub mod receive_timestamps;
 pub mod resolver;
+pub mod send_endpoint;
 pub mod udp_channel;

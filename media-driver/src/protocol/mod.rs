@@ -3,11 +3,15 @@
 
 pub mod congestion;
 pub mod connections;
+pub mod destinations;
 pub mod dispatcher;
 pub mod feedback_delay;
+pub mod flow_control;
 pub mod loss_detector;
 pub mod pending_setups;
 pub mod ports;
+pub mod receiver_liveness;
+pub mod retransmit;
 pub mod rtt;
 pub mod session_ids;
 pub mod stall_clock;

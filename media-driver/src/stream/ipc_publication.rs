@@ -4,12 +4,12 @@
 
 use fulmar::counters::Counter;
 use fulmar::id::{ClientId, CounterId, RegistrationId, SessionId, StreamId};
-use fulmar::log::{
-    LogBuffers, Metadata, Unblock, clean, pad_range, producer_position, sweep, unblock_guarded, unblock_to,
-};
+use fulmar::log::{LogBuffers, Metadata, clean, producer_position};
 use fulmar::memory::View;
 use fulmar::time::NanoTime;
 
+pub use super::publication_repair::{Holder, Repairs};
+use super::publication_repair::{PublicationRepair, RepairView};
 use super::subscribers::{Subscriber, any_working, extent};
 use crate::config::PublicationParams;
 
@@ -40,35 +40,6 @@ pub struct PositionCounter {
     pub id: CounterId,
     /// Its value.
     pub value: Counter,
-}
-
-/// What a dead client may have left open in this log.
-#[derive(Debug, Default)]
-pub struct Orphans {
-    /// Owner tags whose claims are to be padded.
-    tags: Vec<i64>,
-    /// The sweep goes on here.
-    next: i64,
-    /// The sweep ends here: where the tail stood when the last death was noticed.
-    end: i64,
-    /// Dead publishers that may have taken space without having written a header.
-    reserving: usize,
-}
-
-/// Repairs made in one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Repairs {
-    /// Claims or holes that became padding.
-    pub unblocked: usize,
-}
-
-/// What stands in the way of unblocking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// A live publisher of ours says it is writing there.
-    Live,
-    /// Nobody is known to be there.
-    Unknown,
 }
 
 /// An IPC publication.
@@ -108,15 +79,8 @@ pub struct IpcPublication {
     producer_position: i64,
     consumer_position: i64,
     clean_position: i64,
-    blocked_position: i64,
-    blocked_since: NanoTime,
-    orphans: Orphans,
-    /// A position where a hole begins, and how far its end was searched for.
-    hole_scan: (i64, i64),
+    repair: PublicationRepair,
 }
-
-/// Frames looked at per duty cycle while claims of dead publishers are searched for.
-const SWEEP_FRAMES: usize = 4096;
 
 /// What an [`IpcPublication`] is made from.
 #[derive(Debug)]
@@ -184,10 +148,7 @@ impl IpcPublication {
             producer_position: start_position,
             consumer_position: start_position,
             clean_position: start_position,
-            blocked_position: start_position,
-            blocked_since: now,
-            orphans: Orphans::default(),
-            hole_scan: (start_position, start_position),
+            repair: PublicationRepair::new(start_position, now),
         }
     }
 
@@ -416,116 +377,59 @@ impl IpcPublication {
         self.consumer_position - self.window + self.window / 4
     }
 
-    /// At each timer, while active and shared: whether a publisher seems to be stuck, and if so for how long.
-    /// Returns the position once `timeout_ns` has passed.
+    /// Where it stands, for repairs.
+    fn repair_view(&self) -> RepairView {
+        RepairView {
+            consumer_position: self.consumer_position,
+            producer_position: self.producer_position,
+            is_draining: self.state == State::Draining,
+        }
+    }
+
+    /// At each timer, while active and shared: see [`PublicationRepair::check_blocked`].
     pub fn check_blocked(&mut self, now: NanoTime, timeout_ns: i64) -> Option<i64> {
-        let consumer = self.consumer_position;
-        let shape = self.log.shape();
-        let term_of_consumer = (consumer >> shape.bits) as i32;
-        let possible = self.metadata().active_term_count_acquire() != term_of_consumer
-            || self.producer_position > consumer;
-        if consumer != self.blocked_position || !possible {
-            self.blocked_position = consumer;
-            self.blocked_since = now;
-            return None;
-        }
-        (now.since(self.blocked_since) >= timeout_ns).then_some(consumer)
+        let view = self.repair_view();
+        self.repair.check_blocked(&self.log, &view, now, timeout_ns)
     }
 
-    /// Repairs the log at `position` unless `holder` says that a live publisher is writing there; `true` if something
-    /// was done.
+    /// See [`PublicationRepair::unblock_at`].
     pub fn unblock_at(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
-        let done = self.unblock_step(position, holder);
-        if done {
-            self.blocked_position = -1;
-        }
-        done
-    }
-
-    /// One bounded step; the search for the end of a long hole goes on where the last step at `position` ended.
-    fn unblock_step(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
-        let (hole, scanned_to) = self.hole_scan;
-        let scan_from = if hole == position { scanned_to } else { position };
-        let is_held = |position, length| holder(position, length) == Holder::Live;
-        let outcome = if self.state == State::Draining {
-            // Nobody holds it any more: space at the end without a header will never get one.
-            unblock_to(&self.log, position, self.producer_position, scan_from, is_held)
-        } else {
-            unblock_guarded(&self.log, position, scan_from, is_held)
-        };
-        if let Unblock::NotYet { scanned_to } = outcome {
-            self.hole_scan = (position, scanned_to);
-        }
-        is_progress(outcome)
+        let view = self.repair_view();
+        self.repair.unblock_at(&self.log, &view, position, holder)
     }
 
     /// Notes that the publisher with this owner tag is dead and may have left claims open.
     pub fn add_orphan_claims(&mut self, tag: i64) {
-        let producer = self.sample_producer_position();
-        self.orphans.tags.push(tag);
-        self.orphans.next = self.consumer_position;
-        self.orphans.end = producer;
+        self.sample_producer_position();
+        let view = self.repair_view();
+        self.repair.add_orphan_claims(&view, tag);
     }
 
     /// Pads the range a dead publisher was writing.
     pub fn pad_in_flight(&mut self, position: i64, length: i64) -> Repairs {
-        let producer = self.sample_producer_position();
-        let within =
-            position >= self.clean_position && position <= producer && position & 31 == 0 && length > 0;
-        if !within {
-            return Repairs::default();
-        }
-        Repairs {
-            unblocked: usize::from(pad_range(&self.log, position, length).padded > 0),
-        }
+        self.sample_producer_position();
+        let view = self.repair_view();
+        self.repair
+            .pad_in_flight(&self.log, &view, self.clean_position, (position, length))
     }
 
     /// Notes that a dead publisher may have taken space without a header.
     pub fn add_orphan_reservation(&mut self) {
-        self.orphans.reserving += 1;
-        let producer = self.sample_producer_position();
-        self.orphans.next = self.consumer_position;
-        self.orphans.end = self.orphans.end.max(producer);
+        self.sample_producer_position();
+        let view = self.repair_view();
+        self.repair.add_orphan_reservation(&view);
     }
 
     /// Whether claims or holes of dead publishers are still searched for.
     #[inline]
     #[must_use]
     pub fn has_orphans(&self) -> bool {
-        !self.orphans.tags.is_empty() || self.orphans.reserving > 0
+        self.repair.has_orphans()
     }
 
     /// One bounded step of the search. `holder` says whether a live publisher may be at a position.
     pub fn repair_orphans(&mut self, holder: impl Fn(i64, i64) -> Holder) -> Repairs {
-        let mut repairs = Repairs::default();
-        let from = self.orphans.next.max(self.consumer_position);
-        let tags = &self.orphans.tags;
-        let sweep = sweep(
-            &self.log,
-            from,
-            self.orphans.end,
-            |tag| tags.contains(&tag),
-            SWEEP_FRAMES,
-        );
-        repairs.unblocked += sweep.padded;
-        self.orphans.next = sweep.position;
-        if sweep.position >= self.orphans.end {
-            self.orphans = Orphans::default();
-            return repairs;
-        }
-        // The sweep stands before space without a header. Only a publisher that died between taking space and
-        // writing its header leaves that for good; a live one writes it within nanoseconds of running.
-        if sweep.at_hole && self.orphans.reserving > 0 {
-            let at = sweep.position;
-            if self.unblock_step(at, holder) {
-                self.orphans.reserving -= 1;
-                repairs.unblocked += 1;
-            }
-        }
-        repairs
+        let view = self.repair_view();
+        self.repair.repair_orphans(&self.log, &view, holder)
     }
-}
-
-fn is_progress(unblock: Unblock) -> bool {
-    matches!(unblock, Unblock::Padded { .. } | Unblock::Rotated)
 }

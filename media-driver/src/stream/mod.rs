@@ -1,6 +1,11 @@
 //! The state of one stream, split by the agent that owns it. IPC streams belong to the conductor alone.
 
+pub mod datagrams;
 pub mod image_receiver;
 pub mod image_shared;
 pub mod ipc_publication;
+pub mod publication_conductor;
+pub mod publication_repair;
+pub mod publication_sender;
+pub mod publication_shared;
 pub mod subscribers;

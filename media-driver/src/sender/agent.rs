@@ -1,0 +1,422 @@
+//! The sender's duty cycle: commands, one send pass over all publications, control frames, and now and then what is
+//! due by time.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+
+use fulmar::agent::{Agent, AgentError};
+use fulmar::control::ErrorCode;
+use fulmar::counters::SystemCounter;
+use fulmar::sync::Arc;
+use fulmar::time::{NanoTime, Now};
+
+use super::round_robin::RoundRobin;
+use crate::commands::{EndpointId, Lane, NetworkEvent, SenderCommand};
+use crate::io::{ReceiveBatch, Registration};
+use crate::media::send_endpoint::SendEndpoint;
+use crate::network_counters::NetworkCounters;
+
+/// Commands taken per duty cycle, so that data does not wait for a burst of them.
+const COMMANDS_MAX: usize = 4;
+
+/// Control frames that make one poll are taken again at once this often while buffers come back full.
+const POLLS_MAX: usize = 4;
+
+/// Timers of idle streams are rounded up to a multiple of this, so that one wake-up serves many streams, ns.
+const TIMER_GRID_NS: i64 = 4_000_000;
+
+/// What a [`SenderAgent`] is made from.
+#[derive(Debug)]
+pub struct SenderParts {
+    /// From the conductor.
+    pub commands: Lane<SenderCommand>,
+    /// To the conductor.
+    pub events: Lane<NetworkEvent>,
+    /// The system counters.
+    pub system: Arc<NetworkCounters>,
+    /// Where sockets say which thread they wake; `None` if the agent is never put to sleep.
+    pub registration: Option<Registration>,
+    /// Duty cycles that sent something per poll of the control sockets.
+    pub status_poll_ratio: usize,
+    /// Control sockets are polled at least this often, ns: half the interval of status messages.
+    pub status_poll_interval_ns: i64,
+    /// Buffers for control frames.
+    pub receive_capacity: usize,
+    /// How often silent addresses are looked for, ns; 0 for never.
+    pub resolution_interval_ns: i64,
+    /// Duty cycles that take longer are counted, ns.
+    pub cycle_threshold_ns: i64,
+}
+
+/// The sender.
+pub struct SenderAgent {
+    commands: Lane<SenderCommand>,
+    events: Lane<NetworkEvent>,
+    /// Events that the lane had no room for, oldest first.
+    backlog: VecDeque<NetworkEvent>,
+    system: Arc<NetworkCounters>,
+    registration: Option<Registration>,
+    #[expect(
+        clippy::vec_box,
+        reason = "they come and go in boxes, which are neither made nor freed on this thread"
+    )]
+    endpoints: Vec<Box<SendEndpoint>>,
+    /// Every publication: index of its endpoint, index in its endpoint.
+    routes: Vec<(usize, usize)>,
+    order: RoundRobin,
+    batch: ReceiveBatch,
+    cycles_since_poll: usize,
+    status_poll_ratio: usize,
+    status_poll_interval_ns: i64,
+    next_status_poll: NanoTime,
+    resolution_interval_ns: i64,
+    next_resolution: NanoTime,
+    cycle_threshold_ns: i64,
+    last_cycle: Option<NanoTime>,
+    was_idle: bool,
+    now: NanoTime,
+}
+
+/// Events kept for the conductor while its lane is full. What may be lost without harm is dropped beyond it.
+const BACKLOG_MAX: usize = 256;
+
+impl SenderAgent {
+    /// A sender without endpoints.
+    #[must_use]
+    pub fn new(parts: SenderParts, now: NanoTime) -> Self {
+        let SenderParts {
+            commands,
+            events,
+            system,
+            registration,
+            status_poll_ratio,
+            status_poll_interval_ns,
+            receive_capacity,
+            resolution_interval_ns,
+            cycle_threshold_ns,
+        } = parts;
+        Self {
+            commands,
+            events,
+            backlog: VecDeque::with_capacity(BACKLOG_MAX),
+            system,
+            registration,
+            endpoints: Vec::new(),
+            routes: Vec::new(),
+            order: RoundRobin::default(),
+            batch: ReceiveBatch::new(receive_capacity),
+            cycles_since_poll: 0,
+            status_poll_ratio,
+            status_poll_interval_ns,
+            next_status_poll: now,
+            resolution_interval_ns,
+            next_resolution: now.plus_nanos(resolution_interval_ns),
+            cycle_threshold_ns,
+            last_cycle: None,
+            was_idle: true,
+            now,
+        }
+    }
+
+    // Commands
+
+    fn take_commands(&mut self, now: NanoTime) -> usize {
+        let mut taken = 0;
+        while taken < COMMANDS_MAX {
+            let Some(command) = self.commands.poll() else {
+                break;
+            };
+            self.on_command(now, command);
+            taken += 1;
+        }
+        taken
+    }
+
+    fn on_command(&mut self, now: NanoTime, command: SenderCommand) {
+        match command {
+            SenderCommand::AddEndpoint(endpoint) => self.add_endpoint(endpoint),
+            SenderCommand::RemoveEndpoint(id) => self.remove_endpoint(id),
+            SenderCommand::AddPublication {
+                endpoint,
+                publication,
+            } => match self.find(endpoint) {
+                Some(endpoint) => {
+                    endpoint.add_publication(publication);
+                    self.route();
+                }
+                None => self.raise(NetworkEvent::PublicationReleased(publication)),
+            },
+            SenderCommand::RemovePublication {
+                endpoint,
+                registration_id,
+            } => {
+                let removed = self
+                    .find(endpoint)
+                    .and_then(|endpoint| endpoint.remove_publication(registration_id));
+                if let Some(publication) = removed {
+                    self.route();
+                    self.raise(NetworkEvent::PublicationReleased(publication));
+                }
+            }
+            SenderCommand::AddDestination {
+                endpoint,
+                destination,
+            } => {
+                if let Some(endpoint) = self.find(endpoint) {
+                    endpoint.add_destination(now, *destination);
+                }
+            }
+            SenderCommand::RemoveDestination { endpoint, channel } => {
+                if let Some(endpoint) = self.find(endpoint) {
+                    endpoint.remove_destination(&channel);
+                }
+            }
+            SenderCommand::RemoveDestinationById {
+                endpoint,
+                registration_id,
+            } => {
+                if let Some(endpoint) = self.find(endpoint) {
+                    endpoint.remove_destination_by_id(registration_id);
+                }
+            }
+            SenderCommand::Resolved {
+                endpoint,
+                destination,
+                name,
+                address,
+            } => {
+                let resolved = self
+                    .find(endpoint)
+                    .map(|endpoint| endpoint.on_resolved(destination, address));
+                if let Some(Err(error)) = resolved {
+                    self.raise(NetworkEvent::Error {
+                        code: ErrorCode::GenericError,
+                        key: "re-resolution",
+                        text: format!("{name} is at {address} now, but {error}"),
+                    });
+                }
+            }
+        }
+    }
+
+    fn add_endpoint(&mut self, mut endpoint: Box<SendEndpoint>) {
+        if let Some(registration) = &self.registration
+            && let Err(error) = endpoint.register(registration)
+        {
+            self.raise(NetworkEvent::Error {
+                code: ErrorCode::GenericError,
+                key: "registration of a socket",
+                text: format!("{}: {error}", endpoint.channel()),
+            });
+        }
+        self.endpoints.push(endpoint);
+        self.route();
+    }
+
+    fn remove_endpoint(&mut self, id: EndpointId) {
+        if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id() == id) {
+            let endpoint = self.endpoints.remove(index);
+            self.route();
+            self.raise(NetworkEvent::SendEndpointClosed(endpoint));
+        }
+    }
+
+    fn find(&mut self, id: EndpointId) -> Option<&mut SendEndpoint> {
+        self.endpoints
+            .iter_mut()
+            .find(|endpoint| endpoint.id() == id)
+            .map(|endpoint| &mut **endpoint)
+    }
+
+    fn route(&mut self) {
+        self.routes.clear();
+        for (at, endpoint) in self.endpoints.iter().enumerate() {
+            self.routes
+                .extend((0..endpoint.publications().len()).map(|index| (at, index)));
+        }
+    }
+
+    fn raise(&mut self, event: NetworkEvent) {
+        raise(&self.events, &mut self.backlog, &self.system, event);
+    }
+
+    fn deliver_backlog(&mut self) {
+        while let Some(event) = self.backlog.pop_front() {
+            if let Err(event) = self.events.offer(event) {
+                self.backlog.push_front(event);
+                return;
+            }
+        }
+    }
+
+    // The network
+
+    fn send(&mut self, now: NanoTime) -> Pass {
+        let mut pass = Pass::default();
+        let mut wants_conductor = false;
+        for route in self.order.pass(self.routes.len()) {
+            let (at, index) = self.routes[route];
+            let endpoint = &mut self.endpoints[at];
+            pass.bytes += endpoint.send(index, now);
+            wants_conductor |= endpoint.take_wants_conductor(index);
+        }
+        for endpoint in &mut self.endpoints {
+            pass.was_short |= endpoint.take_was_short();
+            if let Some(event) = endpoint.take_failure() {
+                raise(&self.events, &mut self.backlog, &self.system, event);
+            }
+        }
+        if wants_conductor {
+            self.events.wake();
+        }
+        pass
+    }
+
+    /// Whether control sockets are polled in this cycle (wire protocol 0): whenever nothing was sent, and not too
+    /// rarely otherwise.
+    fn is_poll_due(&mut self, now: NanoTime, pass: &Pass) -> bool {
+        self.cycles_since_poll += 1;
+        let due = pass.bytes == 0
+            || pass.was_short
+            || self.cycles_since_poll >= self.status_poll_ratio
+            || self.next_status_poll.is_due(now);
+        if due {
+            self.cycles_since_poll = 0;
+            self.next_status_poll = now.plus_nanos(self.status_poll_interval_ns);
+        }
+        due
+    }
+
+    fn poll_control(&mut self, now: NanoTime) -> usize {
+        let Self {
+            endpoints,
+            events,
+            backlog,
+            system,
+            batch,
+            ..
+        } = self;
+        let mut datagrams = 0;
+        let mut on_event = |event| raise(events, backlog, system, event);
+        for endpoint in endpoints {
+            for _ in 0..POLLS_MAX {
+                let came = endpoint.poll_control(now, batch, &mut on_event);
+                datagrams += came;
+                if came < batch.capacity() {
+                    break;
+                }
+            }
+            endpoint.expire_destinations(now);
+        }
+        datagrams
+    }
+
+    fn check_resolution(&mut self, now: NanoTime) {
+        if self.resolution_interval_ns == 0 || !self.next_resolution.is_due(now) {
+            return;
+        }
+        self.next_resolution = now.plus_nanos(self.resolution_interval_ns);
+        let (events, backlog, system) = (&self.events, &mut self.backlog, &self.system);
+        for endpoint in &self.endpoints {
+            endpoint.check_resolution(now, |event| raise(events, backlog, system, event));
+        }
+    }
+
+    fn track_cycle(&mut self, now: NanoTime) {
+        if let Some(last) = self.last_cycle.replace(now).filter(|_| !self.was_idle) {
+            let took = now.since(last);
+            self.system
+                .get(SystemCounter::SenderMaxCycleTime)
+                .propose_max_relaxed(took);
+            if took > self.cycle_threshold_ns {
+                self.system
+                    .increment(SystemCounter::SenderCycleTimeThresholdExceeded);
+            }
+        }
+    }
+}
+
+/// What one pass over all publications did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pass {
+    bytes: usize,
+    was_short: bool,
+}
+
+fn raise(
+    events: &Lane<NetworkEvent>,
+    backlog: &mut VecDeque<NetworkEvent>,
+    system: &NetworkCounters,
+    event: NetworkEvent,
+) {
+    let refused = if backlog.is_empty() {
+        events.offer(event).err()
+    } else {
+        Some(event)
+    };
+    let Some(event) = refused else { return };
+    system.add_shared(SystemCounter::ConductorProxyFails, 1);
+    // Resources that travel back must not be lost, and there are no more of them than the conductor gave out. Everything
+    // else is said again by whoever said it.
+    let is_resource = matches!(
+        event,
+        NetworkEvent::SendEndpointClosed(_) | NetworkEvent::PublicationReleased(_)
+    );
+    if is_resource || backlog.len() < BACKLOG_MAX {
+        backlog.push_back(event);
+    }
+}
+
+impl Agent for SenderAgent {
+    fn role_name(&self) -> &str {
+        "sender"
+    }
+
+    fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
+        let now = now.nanos;
+        self.now = now;
+        self.track_cycle(now);
+        self.deliver_backlog();
+        let mut work = self.take_commands(now);
+        let pass = self.send(now);
+        work += pass.bytes;
+        if self.is_poll_due(now, &pass) {
+            work += self.poll_control(now);
+        }
+        self.check_resolution(now);
+        self.was_idle = work == 0;
+        Ok(work)
+    }
+
+    fn next_deadline(&self) -> NanoTime {
+        let now = self.now;
+        if !self.backlog.is_empty() || !self.commands.is_empty() {
+            return now;
+        }
+        let mut deadline = self
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.next_deadline(now))
+            .fold(NanoTime::never_after(now), NanoTime::earlier);
+        if self.resolution_interval_ns != 0 && !self.endpoints.is_empty() {
+            deadline = deadline.earlier(self.next_resolution);
+        }
+        coalesced(now, deadline)
+    }
+}
+
+/// A deadline that is not due yet, rounded up to the grid.
+fn coalesced(now: NanoTime, deadline: NanoTime) -> NanoTime {
+    if deadline.is_due(now) {
+        return deadline;
+    }
+    let past = deadline.0.rem_euclid(TIMER_GRID_NS);
+    if past == 0 {
+        deadline
+    } else {
+        deadline.plus_nanos(TIMER_GRID_NS - past)
+    }
+}
+
+#[cfg(test)]
+mod tests;

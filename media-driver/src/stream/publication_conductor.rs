@@ -1,0 +1,524 @@
+//! The conductor's half of a network publication (shared-memory spec 13.9, 13.11; wire protocol 3.7, 3.11, 3.12): the
+//! publishers' limit, cleaning behind what was sent, spies, repairs, and the end.
+#![forbid(unsafe_code)]
+
+use fulmar::id::{RegistrationId, SessionId, StreamId};
+use fulmar::log::{LogBuffers, Metadata, clean, producer_position};
+use fulmar::memory::View;
+use fulmar::sync::Arc;
+use fulmar::time::NanoTime;
+
+use super::ipc_publication::{PositionCounter, Reference, State};
+use super::publication_repair::{Holder, PublicationRepair, RepairView, Repairs};
+use super::publication_shared::PublicationShared;
+use super::subscribers::{Subscriber, any_working, extent};
+use crate::commands::EndpointId;
+use crate::config::PublicationParams;
+
+/// What a [`PublicationConductor`] is made from.
+#[derive(Debug)]
+pub struct NewNetworkPublication {
+    /// The correlation id of the first ADD; names the log.
+    pub registration_id: RegistrationId,
+    /// The endpoint that sends it.
+    pub endpoint: EndpointId,
+    /// The channel as sent.
+    pub channel: String,
+    /// Parsed parameters, settled.
+    pub params: PublicationParams,
+    /// Whether it has one writer.
+    pub exclusive: bool,
+    /// Its log.
+    pub log: LogBuffers,
+    /// The log's file as announced.
+    pub log_path: String,
+    /// The limit for publishers (`pub-lmt`, type 1).
+    pub publisher_limit: PositionCounter,
+    /// The producer's position (`pub-pos`, type 12).
+    pub publisher_position: PositionCounter,
+    /// The position the stream starts at.
+    pub start_position: i64,
+    /// Shared with the sender's half.
+    pub shared: Arc<PublicationShared>,
+}
+
+/// What became of a publication at a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifeCycle {
+    /// Nothing.
+    Unchanged,
+    /// A publisher revoked it: it lingers, and spies lose their images.
+    Revoked,
+    /// Everything was sent and read: it lingers, and spies lose their images.
+    Drained,
+    /// What stands at this position was not committed and holds the end up: to be unblocked.
+    Stuck(i64),
+    /// It is to be removed from the sender, and freed.
+    Done,
+}
+
+/// The conductor's half of a network publication.
+#[derive(Debug)]
+pub struct PublicationConductor {
+    /// The correlation id of the first ADD; names the log.
+    pub registration_id: RegistrationId,
+    /// The endpoint that sends it.
+    pub endpoint: EndpointId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Its stream.
+    pub stream_id: StreamId,
+    /// The channel of the first ADD, as sent.
+    pub channel: String,
+    /// What it was made with, for the clash rules.
+    pub params: PublicationParams,
+    /// Whether it has one writer.
+    pub exclusive: bool,
+    /// Its log.
+    pub log: LogBuffers,
+    /// The log's file as announced.
+    pub log_path: String,
+    /// Who holds it.
+    pub references: Vec<Reference>,
+    /// The spies that read it.
+    pub subscribers: Vec<Subscriber>,
+    /// The limit for publishers.
+    pub publisher_limit: PositionCounter,
+    /// The producer's position, sampled.
+    pub publisher_position: PositionCounter,
+    /// Shared with the sender's half.
+    pub shared: Arc<PublicationShared>,
+    state: State,
+    is_revoked: bool,
+    is_connected: bool,
+    window: i64,
+    trip_gain: i64,
+    trip_limit: i64,
+    /// The publishers' limit; the counter itself can be written by anybody who maps it.
+    limit: i64,
+    producer_position: i64,
+    clean_position: i64,
+    linger_since: NanoTime,
+    repair: PublicationRepair,
+}
+
+impl PublicationConductor {
+    /// An active publication without references.
+    #[must_use]
+    pub fn new(new: NewNetworkPublication, now: NanoTime) -> Self {
+        let NewNetworkPublication {
+            registration_id,
+            endpoint,
+            channel,
+            params,
+            exclusive,
+            log,
+            log_path,
+            publisher_limit,
+            publisher_position,
+            start_position,
+            shared,
+        } = new;
+        publisher_limit.value.set_release(start_position);
+        publisher_position.value.set_release(start_position);
+        let window = i64::from(params.publication_window_length);
+        Self {
+            registration_id,
+            endpoint,
+            session_id: log.session_id(),
+            stream_id: log.stream_id(),
+            channel,
+            params,
+            exclusive,
+            log,
+            log_path,
+            references: Vec::new(),
+            subscribers: Vec::new(),
+            publisher_limit,
+            publisher_position,
+            shared,
+            state: State::Active,
+            is_revoked: false,
+            is_connected: false,
+            window,
+            trip_gain: window / 8,
+            trip_limit: start_position,
+            limit: start_position,
+            producer_position: start_position,
+            clean_position: start_position,
+            linger_since: now,
+            repair: PublicationRepair::new(start_position, now),
+        }
+    }
+
+    fn metadata(&self) -> &Metadata<View> {
+        self.log.metadata()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it was revoked and that was acted on.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.is_revoked
+    }
+
+    /// Whether publishers are told that somebody listens.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// How far was sent.
+    #[inline]
+    #[must_use]
+    pub fn sent_position(&self) -> i64 {
+        self.shared.sender_position()
+    }
+
+    /// Bytes a publisher may be ahead of the sender and the slowest spy.
+    #[must_use]
+    pub fn window(&self) -> i64 {
+        self.window
+    }
+
+    /// Whether new spies are linked.
+    #[must_use]
+    pub fn accepts_subscribers(&self) -> bool {
+        match self.state {
+            State::Active => !self.is_revoked,
+            State::Draining => !self.is_drained(),
+            State::Linger => false,
+        }
+    }
+
+    /// Where a new spy starts.
+    #[must_use]
+    pub fn join_position(&self) -> i64 {
+        self.sent_position()
+    }
+
+    /// The position at or below which an untethered spy counts as far behind.
+    #[must_use]
+    pub fn untethered_threshold(&self) -> i64 {
+        self.sent_position() - self.window + self.window / 4
+    }
+
+    /// Reads the producer's position from the log. Another process writes the tail, so what it says is believed only
+    /// as far as the protocol could have brought it: never back, never further past the limit than one term.
+    fn sample_producer_position(&mut self) -> i64 {
+        let position = producer_position(self.metadata(), self.log.shape());
+        let furthest = self
+            .limit
+            .max(self.producer_position)
+            .saturating_add(i64::from(self.log.term_length()));
+        if position > self.producer_position {
+            self.producer_position = position.min(furthest);
+        }
+        self.producer_position
+    }
+
+    /// Every duty cycle: samples positions, cleans, moves the limit. Returns the work done.
+    #[inline]
+    pub fn update_limit(&mut self) -> usize {
+        if self.state != State::Active || self.is_revoked {
+            return 0;
+        }
+        let producer = self.sample_producer_position();
+        self.publisher_position.value.set_release(producer);
+        let sent = self.sent_position();
+        let spies = extent(&mut self.subscribers, producer);
+        self.shared.set_fastest_spy_position(spies.map(|spies| spies.max));
+        let has_subscribers =
+            self.shared.is_connected() || (self.params.spies_simulate_connection && spies.is_some());
+        if !has_subscribers {
+            return self.hold_limit_at(sent);
+        }
+        let consumed = spies.map_or(sent, |spies| spies.min.min(sent));
+        let work = self.raise_limit(consumed);
+        self.set_connected(true);
+        work
+    }
+
+    fn raise_limit(&mut self, consumed: i64) -> usize {
+        let limit = consumed + self.window;
+        if limit <= self.trip_limit {
+            return 0;
+        }
+        self.clean_to(consumed - i64::from(self.log.term_length()));
+        if !self.is_clean_ahead_of(limit) {
+            // The next cycle cleans on.
+            return 1;
+        }
+        self.set_limit(limit);
+        self.trip_limit = limit + self.trip_gain;
+        1
+    }
+
+    fn set_limit(&mut self, limit: i64) {
+        self.limit = limit;
+        // SYNC publisher-limit: the bytes below the limit are clean.
+        self.publisher_limit.value.set_release(limit);
+    }
+
+    /// Whether publishers that go up to `limit` find zeroes: the third term from the clean position on holds what was
+    /// not cleaned yet (spec 13.9).
+    fn is_clean_ahead_of(&self, limit: i64) -> bool {
+        let shape = self.log.shape();
+        let terms = (limit >> shape.bits) - (self.clean_position >> shape.bits);
+        terms < 2 || (terms == 2 && shape.offset(self.clean_position) != 0)
+    }
+
+    fn hold_limit_at(&mut self, sent: i64) -> usize {
+        self.set_connected(false);
+        if self.limit <= sent {
+            return 0;
+        }
+        self.set_limit(sent);
+        self.trip_limit = sent;
+        self.clean_to(sent - i64::from(self.log.term_length()));
+        1
+    }
+
+    /// One bounded step of cleaning, at most to the end of a term.
+    fn clean_to(&mut self, position: i64) {
+        self.clean_position = clean(
+            &self.log,
+            self.clean_position,
+            position,
+            self.log.term_length() as usize,
+        );
+    }
+
+    fn set_connected(&mut self, connected: bool) {
+        if connected != self.is_connected {
+            self.is_connected = connected;
+            self.metadata().set_connected(connected);
+        }
+    }
+
+    /// Marks the publication disconnected at once, whoever is there.
+    pub fn disconnect(&mut self) {
+        self.set_connected(false);
+    }
+
+    // Spies
+
+    /// Adds a spy.
+    pub fn link(&mut self, subscriber: Subscriber) {
+        self.subscribers.push(subscriber);
+        self.publish_spies();
+        if self.params.spies_simulate_connection && self.state == State::Active && !self.is_revoked {
+            self.set_connected(true);
+        }
+    }
+
+    /// Takes the spies that `matches` out and returns them.
+    pub fn unlink(&mut self, mut matches: impl FnMut(&Subscriber) -> bool) -> Vec<Subscriber> {
+        let mut removed = Vec::new();
+        let mut index = 0;
+        while index < self.subscribers.len() {
+            if matches(&self.subscribers[index]) {
+                removed.push(self.subscribers.remove(index));
+            } else {
+                index += 1;
+            }
+        }
+        if !removed.is_empty() {
+            self.publish_spies();
+            if !self.shared.is_connected() && !any_working(&self.subscribers) {
+                self.set_connected(false);
+            }
+        }
+        removed
+    }
+
+    fn publish_spies(&mut self) {
+        let producer = self.sample_producer_position();
+        let spies = extent(&mut self.subscribers, producer);
+        self.shared.set_fastest_spy_position(spies.map(|spies| spies.max));
+    }
+
+    // The end
+
+    /// Drops references; the last one starts draining (wire protocol 3.11).
+    pub fn remove_reference(&mut self, matches: impl Fn(&Reference) -> bool) -> usize {
+        let before = self.references.len();
+        self.references.retain(|reference| !matches(reference));
+        let removed = before - self.references.len();
+        if removed > 0
+            && self.references.is_empty()
+            && self.state == State::Active
+            && !self.metadata().is_revoked()
+        {
+            self.start_draining();
+        }
+        removed
+    }
+
+    fn start_draining(&mut self) {
+        let producer = self.sample_producer_position();
+        if self.limit > producer {
+            self.set_limit(producer);
+        }
+        self.publisher_position.value.set_release(producer);
+        self.metadata().set_end_of_stream_position(producer);
+        if self.sent_position() >= producer {
+            self.shared.set_end_of_stream();
+        }
+        self.state = State::Draining;
+    }
+
+    /// Sets the revoked flag, as a remove command with the revoke flag asks.
+    pub fn mark_revoked(&mut self) {
+        self.metadata().set_revoked();
+    }
+
+    /// Whether a revocation came and was not acted on yet.
+    #[must_use]
+    pub fn revocation_is_pending(&self) -> bool {
+        !self.is_revoked && self.metadata().is_revoked() && self.state != State::Linger
+    }
+
+    /// Acts on a revocation (wire protocol 3.12).
+    fn revoke(&mut self, now: NanoTime) {
+        let producer = self.sample_producer_position();
+        self.set_limit(producer);
+        self.metadata().set_end_of_stream_position(producer);
+        self.is_revoked = true;
+        self.set_connected(false);
+        self.shared.set_end_of_stream();
+        self.start_linger(now);
+    }
+
+    /// Ends the publication at once because its log was destroyed under it.
+    pub fn abandon(&mut self, now: NanoTime) {
+        self.is_revoked = true;
+        self.set_connected(false);
+        self.shared.set_end_of_stream();
+        self.start_linger(now);
+    }
+
+    fn start_linger(&mut self, now: NanoTime) {
+        self.state = State::Linger;
+        self.linger_since = now;
+        self.shared.set_fastest_spy_position(None);
+    }
+
+    /// Whether everything was sent, as far as there is anybody to send to, and read by the spies.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let sent = self.sent_position() >= self.producer_position || !self.shared.has_receivers();
+        sent && self
+            .subscribers
+            .iter()
+            .filter(|spy| spy.tether.is_working())
+            .all(|spy| spy.last_position() >= self.producer_position)
+    }
+
+    /// At each timer: the life cycle. After [`LifeCycle::Revoked`] and [`LifeCycle::Drained`] spies are told;
+    /// [`LifeCycle::Stuck`] is answered with [`PublicationConductor::unblock_at`].
+    pub fn on_timer(&mut self, now: NanoTime) -> LifeCycle {
+        if self.revocation_is_pending() {
+            self.revoke(now);
+            return LifeCycle::Revoked;
+        }
+        match self.state {
+            State::Active => LifeCycle::Unchanged,
+            State::Draining => self.drain(now),
+            State::Linger if self.is_lingering(now) => LifeCycle::Unchanged,
+            State::Linger => LifeCycle::Done,
+        }
+    }
+
+    fn drain(&mut self, now: NanoTime) -> LifeCycle {
+        let (sent, producer) = (self.sent_position(), self.producer_position);
+        // Spies go on reading.
+        self.publish_spies();
+        if sent >= producer {
+            self.shared.set_end_of_stream();
+        }
+        if self.is_drained() {
+            self.start_linger(now);
+            return LifeCycle::Drained;
+        }
+        if sent < producer {
+            LifeCycle::Stuck(sent)
+        } else {
+            LifeCycle::Unchanged
+        }
+    }
+
+    fn is_lingering(&self, now: NanoTime) -> bool {
+        let held = !self.references.is_empty();
+        let waits = now.since(self.linger_since) < self.params.linger_timeout_ns
+            && !self.shared.has_received_unicast_eos();
+        held || waits
+    }
+
+    // Repairs
+
+    fn repair_view(&self) -> RepairView {
+        RepairView {
+            consumer_position: self.sent_position(),
+            producer_position: self.producer_position,
+            is_draining: self.state == State::Draining,
+        }
+    }
+
+    /// At each timer, while active and shared: see [`PublicationRepair::check_blocked`].
+    pub fn check_blocked(&mut self, now: NanoTime, timeout_ns: i64) -> Option<i64> {
+        let view = self.repair_view();
+        self.repair.check_blocked(&self.log, &view, now, timeout_ns)
+    }
+
+    /// See [`PublicationRepair::unblock_at`].
+    pub fn unblock_at(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
+        let view = self.repair_view();
+        self.repair.unblock_at(&self.log, &view, position, holder)
+    }
+
+    /// Notes that the publisher with this owner tag is dead and may have left claims open.
+    pub fn add_orphan_claims(&mut self, tag: i64) {
+        self.sample_producer_position();
+        let view = self.repair_view();
+        self.repair.add_orphan_claims(&view, tag);
+    }
+
+    /// Pads the range a dead publisher was writing.
+    pub fn pad_in_flight(&mut self, position: i64, length: i64) -> Repairs {
+        self.sample_producer_position();
+        let view = self.repair_view();
+        // What lies before the sender's position was committed whole.
+        let open_from = view.consumer_position.max(self.clean_position);
+        self.repair
+            .pad_in_flight(&self.log, &view, open_from, (position, length))
+    }
+
+    /// Notes that a dead publisher may have taken space without a header.
+    pub fn add_orphan_reservation(&mut self) {
+        self.sample_producer_position();
+        let view = self.repair_view();
+        self.repair.add_orphan_reservation(&view);
+    }
+
+    /// Whether claims or holes of dead publishers are still searched for.
+    #[inline]
+    #[must_use]
+    pub fn has_orphans(&self) -> bool {
+        self.repair.has_orphans()
+    }
+
+    /// One bounded step of the search. `holder` says whether a live publisher may be at a position.
+    pub fn repair_orphans(&mut self, holder: impl Fn(i64, i64) -> Holder) -> Repairs {
+        let view = self.repair_view();
+        self.repair.repair_orphans(&self.log, &view, holder)
+    }
+}
+
+#[cfg(test)]
+mod tests;
