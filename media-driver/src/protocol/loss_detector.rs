@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use fulmar::id::TermId;
+use fulmar::log::descriptor::FRAME_ALIGNMENT;
 use fulmar::log::frame::word_length;
 use fulmar::log::{HeaderWord, LogBuffers, Words, scan_gap};
 use fulmar::time::NanoTime;
@@ -93,9 +94,9 @@ impl LossDetector {
             scope,
             gaps: [OpenGap::NONE; GAPS_MAX],
             count: 0,
-            rebuild_position: -1,
-            scanned_to: -1,
-            high_water_mark: -1,
+            rebuild_position: 0,
+            scanned_to: 0,
+            high_water_mark: 0,
         }
     }
 
@@ -104,8 +105,8 @@ impl LossDetector {
     /// term, length)`. A gap that is raised is to be asked for, or given up on unreliable streams; it is raised again
     /// later for as long as it is there.
     ///
-    /// Subscriber positions are written by clients: a rebuild position where no frame starts moves nothing but what
-    /// this stream's own subscribers see, and never leads outside the log.
+    /// Subscriber positions are written by clients: a rebuild position that can not be is ignored, and one where no
+    /// frame starts harms nothing but this stream.
     pub fn on_pass<B: Words>(
         &mut self,
         now: NanoTime,
@@ -114,7 +115,13 @@ impl LossDetector {
         high_water_mark: i64,
         mut raise: impl FnMut(TermId, i32, i32),
     ) -> LossOutcome {
-        self.start_from(rebuild_position);
+        let end_position = log.shape().max_possible_position();
+        let is_possible =
+            (0..=end_position).contains(&rebuild_position) && rebuild_position % FRAME_ALIGNMENT as i64 == 0;
+        if is_possible {
+            self.start_from(rebuild_position);
+        }
+        let high_water_mark = high_water_mark.min(end_position);
         let mut loss_found = false;
         if self.scanned_to >= high_water_mark && self.count == 0 {
             self.rebuild_position = self.scanned_to;
@@ -141,13 +148,12 @@ impl LossDetector {
 
     /// Takes the caller's rebuild position as the start. Subscribers may have read past what was known.
     fn start_from(&mut self, rebuild_position: i64) {
-        let position = rebuild_position.max(0);
-        if position < self.rebuild_position || self.rebuild_position < 0 {
+        if rebuild_position < self.rebuild_position {
             self.count = 0;
-            self.scanned_to = position;
+            self.scanned_to = rebuild_position;
         }
-        self.rebuild_position = position;
-        self.scanned_to = self.scanned_to.max(position);
+        self.rebuild_position = rebuild_position;
+        self.scanned_to = self.scanned_to.max(rebuild_position);
     }
 
     fn find_first_gap<B: Words>(&mut self, now: NanoTime, log: &LogBuffers<B>, high_water_mark: i64) -> bool {
@@ -350,7 +356,7 @@ fn scan<B: Words>(log: &LogBuffers<B>, position: i64, limit: i64) -> Found {
     let shape = log.shape();
     let offset = shape.offset(position);
     let term_start = position - i64::from(offset);
-    let limit_offset = (limit - term_start).min(i64::from(shape.term_length())) as i32;
+    let limit_offset = (limit - term_start).clamp(0, i64::from(shape.term_length())) as i32;
     let found = scan_gap(log.term(shape.partition(position)), offset, limit_offset);
     Found {
         rebuild_position: term_start + i64::from(found.rebuild_offset),
@@ -370,4 +376,431 @@ fn is_empty_at<B: Words>(log: &LogBuffers<B>, position: i64) -> bool {
 /// Whether nothing has come in at the start of the gap, and it is not due: then it needs no look at its other bytes.
 fn is_untouched<B: Words>(gap: &OpenGap, now: NanoTime, log: &LogBuffers<B>) -> bool {
     !gap.deadline.is_due(now) && is_empty_at(log, gap.position)
+}
+
+#[cfg(test)]
+mod tests {
+    use fulmar::id::{RegistrationId, SessionId, StreamId};
+    use fulmar::log::{LogInit, Metadata, rebuild};
+    use fulmar::memory::Region;
+    use fulmar::wire::{DataHeader, FrameType};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TERM: i64 = 4096;
+    const INITIAL: TermId = TermId(i32::MAX);
+    const RETRY: i64 = 100_000;
+
+    fn log() -> LogBuffers {
+        let init = LogInit {
+            mtu_length: 256,
+            ..LogInit::ipc_default(RegistrationId(1), SessionId(2), StreamId(3), INITIAL, TERM as i32)
+        };
+        let metadata = Region::heap(4096).as_view();
+        init.write_to(&Metadata::new(metadata.clone()).unwrap());
+        let terms = core::array::from_fn(|_| Region::heap(TERM as usize).as_view());
+        LogBuffers::from_parts(terms, metadata).unwrap()
+    }
+
+    /// A frame of `length` bytes, a multiple of 32, arrives at a position.
+    fn arrive(log: &LogBuffers, position: i64, length: i64) -> bool {
+        let shape = log.shape();
+        let mut bytes = DataHeader {
+            frame_length: length as i32,
+            version: 0,
+            flags: 0xC0,
+            frame_type: FrameType::DATA,
+            term_offset: shape.offset(position),
+            session_id: SessionId(2),
+            stream_id: StreamId(3),
+            term_id: shape.term_id(position),
+            reserved_value: 0,
+        }
+        .encode()
+        .to_vec();
+        // Bytes that would be taken for frame lengths if a walk went astray.
+        bytes.resize(length as usize, 0x7F);
+        rebuild::insert(
+            log.term(shape.partition(position)),
+            shape.offset(position),
+            &bytes,
+        )
+    }
+
+    fn unicast(scope: NakScope) -> LossDetector {
+        LossDetector::new(FeedbackDelay::unicast(1_000, 100), scope)
+    }
+
+    /// A detector, its log, and what it says.
+    struct Watch {
+        log: LogBuffers,
+        detector: LossDetector,
+        rebuild_position: i64,
+        high_water_mark: i64,
+        raised: Vec<(i64, i64)>,
+        losses: usize,
+    }
+
+    impl Watch {
+        fn new(scope: NakScope) -> Watch {
+            Watch::with(unicast(scope))
+        }
+
+        fn with(detector: LossDetector) -> Watch {
+            Watch {
+                log: log(),
+                detector,
+                rebuild_position: 0,
+                high_water_mark: 0,
+                raised: Vec::new(),
+                losses: 0,
+            }
+        }
+
+        fn arrive(&mut self, position: i64, length: i64) {
+            assert!(arrive(&self.log, position, length));
+            self.high_water_mark = self.high_water_mark.max(position + length);
+        }
+
+        /// One pass; the gaps that were raised, by position and length.
+        fn pass(&mut self, now: i64) -> Vec<(i64, i64)> {
+            let shape = self.log.shape();
+            let mut raised = Vec::new();
+            let outcome = self.detector.on_pass(
+                NanoTime(now),
+                &self.log,
+                self.rebuild_position,
+                self.high_water_mark,
+                |term_id, offset, length| {
+                    assert!(length > 0 && offset + length <= TERM as i32);
+                    raised.push((shape.position(term_id, offset), i64::from(length)));
+                },
+            );
+            self.rebuild_position = outcome.rebuild_position;
+            self.losses += usize::from(outcome.loss_found);
+            self.raised.extend(&raised);
+            raised
+        }
+    }
+
+    #[test]
+    fn a_gap_is_raised_after_the_delay_and_again_until_it_is_filled() {
+        for scope in [NakScope::EveryGap, NakScope::FirstGap] {
+            let mut watch = Watch::new(scope);
+            watch.arrive(0, 64);
+            assert_eq!(watch.pass(0), []);
+            assert_eq!(watch.rebuild_position, 64);
+            watch.arrive(192, 64);
+            assert_eq!(watch.pass(10_000), []);
+            assert_eq!((watch.rebuild_position, watch.losses), (64, 1));
+            assert_eq!(watch.detector.next_deadline(), Some(NanoTime(11_000)));
+            assert_eq!(watch.pass(10_999), []);
+            assert_eq!(watch.pass(11_000), [(64, 128)]);
+            assert_eq!(watch.pass(11_000 + RETRY - 1), []);
+            assert_eq!(watch.pass(11_000 + RETRY), [(64, 128)]);
+            assert_eq!(watch.losses, 1);
+            watch.arrive(64, 128);
+            assert_eq!(watch.pass(11_000 + 5 * RETRY), []);
+            assert_eq!(watch.rebuild_position, 256);
+            assert_eq!(watch.detector.next_deadline(), None);
+        }
+    }
+
+    #[test]
+    fn every_gap_is_asked_for_at_once_the_first_one_last() {
+        let mut watch = Watch::new(NakScope::EveryGap);
+        for position in [64, 192, 320] {
+            watch.arrive(position, 64);
+        }
+        assert_eq!(watch.pass(0), []);
+        assert_eq!(watch.pass(1_000), [(256, 64), (128, 64), (0, 64)]);
+        assert_eq!((watch.rebuild_position, watch.losses), (0, 1));
+        // Only the first is hurried.
+        for retry in 1..=99 {
+            assert_eq!(watch.pass(1_000 + retry * RETRY), [(0, 64)]);
+        }
+        assert_eq!(
+            watch.pass(1_000 + CROWDED_RETRY_NS),
+            [(256, 64), (128, 64), (0, 64)]
+        );
+        // The next becomes the first when that is filled.
+        watch.arrive(0, 64);
+        let now = 1_000 + CROWDED_RETRY_NS + RETRY;
+        assert_eq!(watch.pass(now), []);
+        assert_eq!(watch.rebuild_position, 128);
+        assert_eq!(watch.pass(1_000 + 2 * CROWDED_RETRY_NS), [(256, 64), (128, 64)]);
+        assert_eq!(watch.pass(1_000 + 2 * CROWDED_RETRY_NS + RETRY), [(128, 64)]);
+        assert_eq!(watch.losses, 1);
+    }
+
+    #[test]
+    fn the_first_gap_alone_is_asked_for_when_the_setting_says_so() {
+        let mut watch = Watch::new(NakScope::FirstGap);
+        for position in [64, 192] {
+            watch.arrive(position, 64);
+        }
+        watch.pass(0);
+        assert_eq!(watch.pass(1_000), [(0, 64)]);
+        watch.arrive(0, 64);
+        assert_eq!(watch.pass(2_000), []);
+        assert_eq!(watch.pass(3_000), [(128, 64)]);
+        assert_eq!(watch.losses, 2);
+        // Any other extent is another gap.
+        watch.arrive(128, 32);
+        assert_eq!(watch.pass(4_000), []);
+        assert_eq!(watch.pass(5_000), [(160, 32)]);
+        assert_eq!(watch.losses, 3);
+    }
+
+    #[test]
+    fn what_is_left_of_a_gap_is_not_asked_for_before_its_time() {
+        let mut watch = Watch::new(NakScope::EveryGap);
+        watch.arrive(256, 64);
+        watch.pass(0);
+        assert_eq!(watch.pass(1_000), [(0, 256)]);
+        watch.arrive(0, 64);
+        watch.arrive(128, 64);
+        assert_eq!(watch.pass(2_000), []);
+        assert_eq!(watch.rebuild_position, 64);
+        assert_eq!(watch.pass(1_000 + RETRY), [(192, 64), (64, 64)]);
+        assert_eq!(watch.losses, 1);
+        watch.arrive(64, 64);
+        watch.pass(1_000 + RETRY + 1);
+        assert_eq!(watch.rebuild_position, 192);
+    }
+
+    #[test]
+    fn a_gap_up_to_a_heartbeat_grows_with_the_next() {
+        for scope in [NakScope::EveryGap, NakScope::FirstGap] {
+            let mut watch = Watch::new(scope);
+            watch.arrive(0, 64);
+            watch.high_water_mark = 128;
+            watch.pass(0);
+            assert_eq!(watch.pass(1_000), [(64, 64)]);
+            watch.high_water_mark = 256;
+            assert_eq!(watch.pass(2_000), []);
+            assert_eq!(watch.pass(3_000), [(64, 192)]);
+            assert_eq!(watch.losses, 2);
+            // The missing frame turns out to begin before the first mark and to end behind it.
+            watch.arrive(64, 160);
+            watch.pass(4_000);
+            assert_eq!(watch.rebuild_position, 224);
+        }
+    }
+
+    #[test]
+    fn a_gap_ends_with_its_term() {
+        let mut watch = Watch::new(NakScope::EveryGap);
+        watch.arrive(0, TERM - 64);
+        watch.arrive(TERM + 96, 64);
+        watch.pass(0);
+        assert_eq!(watch.rebuild_position, TERM - 64);
+        assert_eq!(watch.pass(1_000), [(TERM, 96), (TERM - 64, 64)]);
+        watch.arrive(TERM - 64, 64);
+        watch.pass(2_000);
+        assert_eq!(watch.rebuild_position, TERM);
+        watch.arrive(TERM, 96);
+        watch.pass(3_000);
+        assert_eq!(watch.rebuild_position, TERM + 160);
+    }
+
+    #[test]
+    fn subscribers_that_have_read_further_are_followed() {
+        for scope in [NakScope::EveryGap, NakScope::FirstGap] {
+            let mut watch = Watch::new(scope);
+            watch.arrive(128, 64);
+            watch.pass(0);
+            assert_eq!(watch.pass(1_000), [(0, 128)]);
+            watch.arrive(0, 64);
+            watch.rebuild_position = 64;
+            watch.pass(2_000);
+            assert_eq!(watch.rebuild_position, 64);
+            watch.pass(3_000);
+            let left = watch.pass(1_000 + RETRY);
+            assert_eq!(left.iter().filter(|gap| **gap == (64, 64)).count(), left.len());
+            watch.arrive(64, 64);
+            watch.arrive(192, 64);
+            watch.rebuild_position = 256;
+            assert_eq!(watch.pass(2 * RETRY), []);
+            assert_eq!(
+                (watch.rebuild_position, watch.detector.next_deadline()),
+                (256, None)
+            );
+        }
+    }
+
+    #[test]
+    fn more_gaps_than_are_known_at_a_time_are_found_as_others_are_filled() {
+        let mut watch = Watch::new(NakScope::EveryGap);
+        for index in 0..30 {
+            watch.arrive(index * 128 + 64, 64);
+        }
+        watch.pass(0);
+        assert_eq!(watch.pass(1_000).len(), GAPS_MAX);
+        for index in 0..30 {
+            watch.arrive(index * 128, 64);
+            watch.pass(2_000 + index);
+            assert_eq!(
+                watch.rebuild_position,
+                if index < 29 { (index + 1) * 128 } else { 30 * 128 }
+            );
+        }
+        assert_eq!(watch.losses, 1 + 14);
+        assert_eq!(watch.detector.next_deadline(), None);
+    }
+
+    #[test]
+    fn parts_of_a_gap_that_are_too_many_are_found_again() {
+        let mut watch = Watch::new(NakScope::EveryGap);
+        watch.arrive(40 * 64, 64);
+        watch.pass(0);
+        assert_eq!(watch.pass(1_000), [(0, 40 * 64)]);
+        for index in 0..40 {
+            if index % 2 == 1 {
+                watch.arrive(index * 64, 64);
+            }
+        }
+        assert_eq!(watch.pass(1_000 + RETRY).len(), GAPS_MAX);
+        for index in 0..40 {
+            if index % 2 == 0 {
+                watch.arrive(index * 64, 64);
+            }
+        }
+        watch.pass(2_000 + RETRY);
+        watch.pass(3_000 + RETRY);
+        assert_eq!(watch.rebuild_position, 41 * 64);
+    }
+
+    #[test]
+    fn gaps_of_a_group_wait_a_random_time_each() {
+        let delays = FeedbackDelay::group(10, 10_000_000, fastrand::Rng::with_seed(3));
+        let mut watch = Watch::with(LossDetector::new(delays, NakScope::EveryGap));
+        for position in [64, 192, 320] {
+            watch.arrive(position, 64);
+        }
+        watch.pass(0);
+        let mut times = Vec::new();
+        for now in (0..=10_000_000).step_by(1_000) {
+            times.extend(watch.pass(now).iter().map(|gap| (gap.0, now)));
+            if times.len() >= 3 {
+                break;
+            }
+        }
+        let mut moments: Vec<_> = times.iter().map(|(_, now)| *now).collect();
+        moments.dedup();
+        assert_eq!(moments.len(), times.len(), "{times:?}");
+    }
+
+    #[test]
+    fn gaps_of_an_unreliable_stream_are_raised_when_they_are_found() {
+        let mut watch = Watch::with(LossDetector::new(FeedbackDelay::none(), NakScope::EveryGap));
+        watch.arrive(64, 64);
+        watch.arrive(192, 64);
+        assert_eq!(watch.pass(5), [(128, 64), (0, 64)]);
+    }
+
+    #[test]
+    fn a_frame_that_can_not_be_stops_the_rebuild() {
+        let mut watch = Watch::new(NakScope::EveryGap);
+        watch.arrive(0, 64);
+        watch.log.term(0).slot(64).store_release(HeaderWord::Length, 7);
+        watch.arrive(256, 64);
+        for now in [0, 1_000, CROWDED_RETRY_NS] {
+            assert_eq!(watch.pass(now), []);
+            assert_eq!(watch.rebuild_position, 64);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_missing_is_asked_for_and_what_has_arrived_is_not(
+            first_only: bool,
+            lengths in prop::collection::vec(1..8i64, 10..120),
+            order in prop::collection::vec((any::<prop::sample::Index>(), 0..4u8), 1..300),
+        ) {
+            // Frames of a stream over several terms: none crosses a term.
+            let mut frames = Vec::new();
+            let mut at = 0i64;
+            for length in lengths {
+                let length = (length * 32).min(TERM - at % TERM);
+                frames.push((at, length));
+                at += length;
+            }
+            let scope = if first_only { NakScope::FirstGap } else { NakScope::EveryGap };
+            let mut watch = Watch::new(scope);
+            let mut here = vec![false; frames.len()];
+            let mut now = 0;
+            for (index, step) in order {
+                // Only what the window allows: less than a term beyond what is complete.
+                let window = watch.rebuild_position + TERM / 2;
+                let allowed = frames.iter().filter(|frame| frame.0 + frame.1 <= window).count();
+                if step < 3 && allowed > 0 {
+                    let chosen = index.index(allowed);
+                    if !here[chosen] {
+                        here[chosen] = true;
+                        watch.arrive(frames[chosen].0, frames[chosen].1);
+                    }
+                } else if allowed > 0 {
+                    let mark = frames[index.index(allowed)].0;
+                    watch.high_water_mark = watch.high_water_mark.max(mark);
+                }
+                now += 1_000 << (step * 3);
+                let mut raised = watch.pass(now);
+                if first_only {
+                    // Aeron looks at one term per pass.
+                    raised.extend(watch.pass(now));
+                }
+                let complete = frames.iter().zip(&here).find(|(_, here)| !**here).map_or(at, |(frame, _)| frame.0);
+                prop_assert_eq!(watch.rebuild_position, complete);
+                for (position, length) in raised {
+                    for (frame, here) in frames.iter().zip(&here) {
+                        let overlaps = frame.0 < position + length && position < frame.0 + frame.1;
+                        prop_assert!(!overlaps || !here, "{position} {length} {frame:?}");
+                    }
+                    prop_assert!(position + length <= watch.high_water_mark);
+                }
+            }
+            // Whatever is raised is answered: then nothing is missing below the mark in the end.
+            for _ in 0..frames.len() * 2 + 2 {
+                now += CROWDED_RETRY_NS;
+                for (position, length) in watch.pass(now) {
+                    for (frame, here) in frames.iter().zip(&mut here) {
+                        let is_covered = position <= frame.0 && frame.0 < position + length;
+                        if is_covered && !*here {
+                            *here = true;
+                            watch.arrive(frame.0, frame.1);
+                        }
+                    }
+                }
+            }
+            prop_assert!(watch.rebuild_position >= watch.high_water_mark);
+            prop_assert_eq!(watch.detector.next_deadline(), None);
+        }
+
+        #[test]
+        fn hostile_positions_and_logs_are_survived(
+            words in prop::collection::vec((0..384usize, any::<i32>()), 0..60),
+            passes in prop::collection::vec((0..4 * TERM, -64..2 * TERM, any::<i64>(), 0..8u8), 1..30),
+        ) {
+            let log = log();
+            for (slot, length) in words {
+                let length = if length % 2 == 0 { length & 0xFE0 } else { length };
+                log.term(slot / 128).slot(slot % 128 * 32).store_release(HeaderWord::Length, i64::from(length as u32));
+            }
+            for scope in [NakScope::EveryGap, NakScope::FirstGap] {
+                let mut detector = unicast(scope);
+                for (position, ahead, now, kind) in &passes {
+                    let position = if *kind == 7 { *now } else { *position };
+                    let mark = if *kind == 6 { *now } else { position.saturating_add(*ahead) };
+                    let mut raised = 0;
+                    let outcome = detector.on_pass(NanoTime(*now), &log, position, mark, |_, offset, length| {
+                        assert!(offset >= 0 && length > 0 && offset + length <= TERM as i32);
+                        raised += 1;
+                    });
+                    prop_assert!(outcome.rebuild_position >= 0 && raised <= GAPS_MAX);
+                }
+            }
+        }
+    }
 }
