@@ -188,3 +188,137 @@ pub fn shares_prefix(a: IpAddr, b: IpAddr, length: u8) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interfaces(rows: &[(&str, &str, u8, bool)]) -> Vec<NetworkInterface> {
+        let row =
+            |(index, (name, address, prefix_length, is_multicast)): (usize, &(&str, &str, u8, bool))| {
+                let address: IpAddr = address.parse().unwrap();
+                NetworkInterface {
+                    name: (*name).to_owned(),
+                    index: index as u32 + 1,
+                    address,
+                    prefix_length: *prefix_length,
+                    is_up: true,
+                    is_loopback: address.is_loopback(),
+                    is_multicast: *is_multicast,
+                }
+            };
+        rows.iter().enumerate().map(row).collect()
+    }
+
+    fn v4(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn values_are_taken_apart() {
+        let address = |host: &str, is_bracketed, port, prefix_length| {
+            Some(InterfaceParam::Address {
+                host: host.to_owned(),
+                is_bracketed,
+                port,
+                prefix_length,
+            })
+        };
+        let parse = InterfaceParam::parse;
+        assert_eq!(
+            parse("192.168.1.0/24"),
+            address("192.168.1.0", false, 0, Some(24))
+        );
+        assert_eq!(parse("192.168.1.20:9"), address("192.168.1.20", false, 9, None));
+        assert_eq!(parse("localhost:9/8"), address("localhost", false, 9, Some(8)));
+        assert_eq!(
+            parse("[fe80::1%eth0]:9/64"),
+            address("fe80::1", true, 9, Some(64))
+        );
+        assert_eq!(parse("[::1]"), address("::1", true, 0, None));
+        let named = |name: &str, port| {
+            let name = name.to_owned();
+            Some(InterfaceParam::Named { name, port })
+        };
+        assert_eq!(parse("{eth0}"), named("eth0", 0));
+        assert_eq!(parse("{eth0.1:2}:77"), named("eth0.1:2", 77));
+        for text in [
+            "",
+            "{}",
+            "{eth0",
+            "{eth0}x",
+            "{eth0}:",
+            "a:",
+            "a:70000",
+            "a/",
+            "a/33",
+            "a/-1",
+            "a/+1",
+            ":1",
+            "/8",
+            "[::1]/129",
+            "[::1]x",
+            "[::1",
+            "[localhost]",
+            "a:1:2",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(parse("{eth0}:77").unwrap().port(), 77);
+    }
+
+    #[test]
+    fn prefixes_are_compared_bit_by_bit() {
+        let shares = |a, b, length| shares_prefix(v4(a), v4(b), length);
+        assert!(shares("10.1.2.3", "10.1.2.3", 32));
+        assert!(!shares("10.1.2.3", "10.1.2.2", 32));
+        assert!(shares("10.1.2.3", "10.1.2.2", 31));
+        assert!(shares("10.1.2.3", "250.1.2.3", 0));
+        assert!(!shares("10.1.2.3", "138.1.2.3", 1));
+        assert!(shares("2001:db8::1", "2001:db8:ffff::", 32));
+        assert!(!shares("2001:db8::1", "2001:db8:8000::", 33));
+        assert!(shares("::1", "ff::", 0));
+        assert!(!shares("::1", "127.0.0.1", 0));
+        assert!(shares("::1", "::1", 255), "more bits than there are mean all");
+    }
+
+    #[test]
+    fn the_longest_netmask_of_those_that_match_wins_and_then_the_first() {
+        let list = interfaces(&[
+            ("lo", "127.0.0.1", 8, false),
+            ("a", "10.1.0.1", 16, true),
+            ("b", "10.1.1.1", 24, true),
+            ("c", "10.1.2.1", 24, true),
+            ("tun", "10.1.3.1", 30, false),
+        ]);
+        let found = |address, length, multicast| {
+            find_by_prefix(&list, v4(address), length, multicast).map(|found| found.name.as_str())
+        };
+        assert_eq!(found("10.1.0.0", 16, true), Some("b"));
+        assert_eq!(found("10.1.0.0", 16, false), Some("tun"));
+        assert_eq!(found("10.1.3.1", 32, true), Some("tun"), "asked for by address");
+        assert_eq!(found("127.0.0.1", 32, true), Some("lo"));
+        assert_eq!(found("10.2.0.0", 16, true), None);
+        let chosen = find_for_multicast(&list, Family::V4).unwrap();
+        assert_eq!(chosen.name, "b");
+        assert_eq!(find_for_multicast(&list, Family::V6), None);
+        assert_eq!(find_for_multicast(&list[..1], Family::V4).unwrap().name, "lo");
+        assert_eq!(find_for_multicast(&list[4..], Family::V4), None);
+    }
+
+    #[test]
+    fn a_name_gives_the_first_address_of_the_family() {
+        let mut list = interfaces(&[
+            ("eth0", "fe80::1", 64, true),
+            ("eth0", "10.0.0.1", 8, true),
+            ("eth0", "10.0.0.2", 8, true),
+        ]);
+        let found = |list: &[NetworkInterface], family| find_by_name(list, "eth0", family).map(|i| i.address);
+        assert_eq!(found(&list, Family::V4), Some(v4("10.0.0.1")));
+        assert_eq!(found(&list, Family::V6), Some(v4("fe80::1")));
+        for interface in &mut list {
+            interface.is_up = false;
+        }
+        assert_eq!(found(&list, Family::V4), None);
+    }
+}

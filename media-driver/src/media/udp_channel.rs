@@ -633,3 +633,6 @@ fn endpoint_text(spec: &ChannelSpec, otherwise: SocketAddr) -> String {
 fn canonical(local: &str, remote: &str) -> String {
     format!("UDP-{local}-{remote}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,7 +280,7 @@ impl<'a> Params<'a> {
         socket_sndbuf: i32 = key::SO_SNDBUF, |text| in_i32(parse_size(text)?, 0, I32_MAX);
         /// `so-rcvbuf`: socket receive buffer, bytes.
         socket_rcvbuf: i32 = key::SO_RCVBUF, |text| in_i32(parse_size(text)?, 0, I32_MAX);
-        /// `ttl` of multicast, 0 to 255.
+        /// `ttl` of multicast, 0 to 255; what is above counts as 255.
         ttl: u8 = key::TTL, parse_ttl;
         /// `cc`: `static` or `cubic`.
         congestion_control: CongestionControl = key::CONGESTION_CONTROL, parse_congestion_control;
@@ -502,10 +502,10 @@ fn parse_response_correlation_id(text: &str) -> Result<i64, ValueFault> {
     check_range(parse_i64(text)?, -1, i64::MAX)
 }
 
+/// Values above 255 mean 255, as in the C driver.
 fn parse_ttl(text: &str) -> Result<u8, ValueFault> {
-    let max = i64::from(u8::MAX);
-    let value = check_range(parse_i64(text)?, 0, max)?;
-    u8::try_from(value).map_err(|_| ValueFault::OutOfRange { min: 0, max })
+    let value = check_range(parse_i64(text)?, 0, i64::MAX)?;
+    Ok(u8::try_from(value).unwrap_or(u8::MAX))
 }
 
 fn parse_congestion_control(text: &str) -> Result<CongestionControl, ValueFault> {
@@ -863,7 +863,9 @@ mod tests {
         assert_eq!(uri.params().check_publication().unwrap_err().key, "endpoint");
         assert_eq!(ipc("endpoint=localhost").params().check_publication(), Ok(()));
         assert_eq!(udp("ttl=255").params().ttl(), Ok(Some(255)));
-        assert!(udp("ttl=256").params().ttl().is_err());
+        assert_eq!(udp("ttl=256").params().ttl(), Ok(Some(255)));
+        assert!(udp("ttl=-1").params().ttl().is_err());
+        assert!(udp("ttl=abc").params().ttl().is_err());
         assert_eq!(
             udp("channel-snd-ts-offset=reserved")
                 .params()
