@@ -7,6 +7,7 @@ pub mod destinations;
 pub mod dispatcher;
 pub mod feedback_delay;
 pub mod flow_control;
+pub mod gossip;
 pub mod loss_detector;
 pub mod pending_setups;
 pub mod ports;
