@@ -14,13 +14,12 @@ use fulmar::log::descriptor::log_length;
 use fulmar::memory::mapped::Blocks;
 use fulmar::time::{NanoTime, Now};
 
-use super::interfaces::SystemInterfaces;
 use super::storage::{StorageCheck, check};
 use crate::commands::{
     CreateLog, CreatedLog, DeleteLog, Lane, Resolve, ResourceCommand, ResourceError, ResourceEvent, Watches,
 };
 use crate::config::DriverContext;
-use crate::io::InterfaceList;
+use crate::io::{InterfaceList, SystemInterfaces};
 use crate::media::resolver::{NameAnswer, NameRequest, NameResolver, Resolution, SystemResolver};
 
 /// How often this agent looks at the watched processes, nanoseconds. The conductor looks far more often; this is for a

@@ -2,10 +2,8 @@
 //! looking names up. The conductor never blocks because this agent does.
 
 mod agent;
-mod interfaces;
 mod storage;
 #[cfg(test)]
 mod tests;
 
 pub use agent::ResourceAgent;
-pub use interfaces::SystemInterfaces;
