@@ -24,7 +24,8 @@ use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{FeedbackRule, TransportRule};
 use crate::protocol::dispatcher::{DataRoute, Dispatcher, SetupRoute};
 use crate::protocol::pending_setups::PendingSetups;
-use crate::stream::image_receiver::{DataOutcome, FeedbackSink, ImageReceiver, RttmReaction};
+use crate::protocol::rtt::RttmAction;
+use crate::stream::image_receiver::{DataOutcome, FeedbackSink, ImageReceiver};
 
 /// How often a control address is asked for SETUPs, nanoseconds.
 pub const CONTROL_ELICITATION_INTERVAL_NS: i64 = 1_000_000_000;
@@ -450,14 +451,15 @@ impl ReceiveEndpoint {
         else {
             return true;
         };
-        let Some(reaction) = image.on_rttm(cx.now, &frame) else {
+        let action = image.on_rttm(cx.now, &frame);
+        if action == RttmAction::Ignore {
             return true;
-        };
+        }
         let Some(transport) = self.transports.get_mut(index) else {
             return true;
         };
         transport.last_activity = cx.now;
-        if let RttmReaction::Answer(answer) = reaction {
+        if let RttmAction::Answer(answer) = action {
             let rule = transport.rule();
             let to = match rule.feedback {
                 FeedbackRule::Group(group) => group,

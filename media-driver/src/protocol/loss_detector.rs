@@ -42,6 +42,8 @@ pub struct LossOutcome {
     pub rebuild_position: i64,
     /// A gap that was not known before: congestion control counts it as a loss.
     pub loss_found: bool,
+    /// Bytes that were found to be missing in this pass and were not known to be before, for the loss report.
+    pub bytes_lost: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +85,8 @@ pub struct LossDetector {
     scanned_to: i64,
     /// The high-water mark of the last pass.
     high_water_mark: i64,
+    /// Bytes found to be missing in this pass.
+    bytes_lost: i64,
 }
 
 impl LossDetector {
@@ -97,6 +101,7 @@ impl LossDetector {
             rebuild_position: 0,
             scanned_to: 0,
             high_water_mark: 0,
+            bytes_lost: 0,
         }
     }
 
@@ -136,6 +141,7 @@ impl LossDetector {
         LossOutcome {
             rebuild_position: self.rebuild_position,
             loss_found,
+            bytes_lost: core::mem::take(&mut self.bytes_lost),
         }
     }
 
@@ -178,6 +184,9 @@ impl LossDetector {
             None => now.plus_nanos(self.delays.first()),
         };
         let is_new = same.is_none();
+        if is_new {
+            self.bytes_lost += known.missing_from(&gap);
+        }
         self.push(gap);
         is_new
     }
@@ -269,7 +278,10 @@ impl LossDetector {
                 Some(before) => before.deadline,
                 None => now.plus_nanos(self.delays.first()),
             };
-            loss_found |= before.is_none();
+            if before.is_none() {
+                loss_found = true;
+                self.bytes_lost += known.missing_from(&gap);
+            }
             self.push(gap);
             // Only where a term or a frame starts it is known that the gap has an end.
             let has_end = log.shape().offset(gap.end()) == 0 || !is_empty_at(log, gap.end());
@@ -340,6 +352,15 @@ struct Gaps {
 impl Gaps {
     fn as_slice(&self) -> &[OpenGap] {
         self.gaps.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Bytes of `gap` that none of these covers: a gap at the end grows while nothing comes.
+    fn missing_from(&self, gap: &OpenGap) -> i64 {
+        let covered = |known: &OpenGap| {
+            let overlap = known.end().min(gap.end()) - known.position.max(gap.position);
+            overlap.max(0)
+        };
+        gap.length - self.as_slice().iter().map(covered).sum::<i64>()
     }
 }
 

@@ -15,7 +15,6 @@ use fulmar::log::{LogBuffers, gap_fill, rebuild};
 use fulmar::position::PositionShape;
 use fulmar::time::NanoTime;
 use fulmar::wire::error::ERR_MAX_LENGTH;
-use fulmar::wire::rttm::RTTM_LENGTH;
 use fulmar::wire::setup::SETUP_LENGTH;
 use fulmar::wire::status_message::SM_MAX_LENGTH;
 use fulmar::wire::{
@@ -27,6 +26,7 @@ use super::image_shared::{GAPS_MAX, Gap, ImageShared, NextStatusMessage, RttSamp
 use crate::commands::TransportId;
 use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{Admission, Connections, FeedbackKind, TransportRule};
+use crate::protocol::rtt::{self, RttmAction};
 
 /// Takes feedback frames on their way out. They are copied; when they leave is the sink's business.
 pub trait FeedbackSink {
@@ -293,26 +293,13 @@ impl ImageReceiver {
         }
     }
 
-    /// A round trip measurement for this image. Returns the answer if it is a request, and whether it was for us.
-    pub fn on_rttm(&mut self, now: NanoTime, frame: &Rttm) -> Option<RttmReaction> {
-        if frame.receiver_id != self.receiver_id && frame.receiver_id != 0 {
-            return None;
-        }
-        if frame.is_request() {
-            let answer = Rttm {
-                receiver_id: self.receiver_id,
-                ..frame.answer()
-            };
-            return Some(RttmReaction::Answer(answer));
-        }
-        let rtt_ns = now
-            .0
-            .wrapping_sub(frame.echo_timestamp)
-            .wrapping_sub(frame.reception_delta);
-        if rtt_ns >= 0 {
+    /// A round trip measurement for this image. A sample is noted.
+    pub fn on_rttm(&mut self, now: NanoTime, frame: &Rttm) -> RttmAction {
+        let action = rtt::on_rttm(now, frame, self.receiver_id);
+        if let RttmAction::Sample { rtt_ns } = action {
             self.shared.record_rtt(RttSample { at: now, rtt_ns });
         }
-        Some(RttmReaction::Measured)
+        action
     }
 
     /// Makes room for the connections of so many transports, so that their first datagrams take no memory.
@@ -509,15 +496,7 @@ impl ImageReceiver {
     }
 
     fn send_rtt_request(&mut self, now: NanoTime, sink: &mut dyn FeedbackSink) {
-        let frame: [u8; RTTM_LENGTH] = Rttm {
-            flags: Rttm::FLAG_REPLY,
-            session_id: self.session_id(),
-            stream_id: self.stream_id(),
-            echo_timestamp: now.0,
-            reception_delta: 0,
-            receiver_id: self.receiver_id,
-        }
-        .encode();
+        let frame = rtt::request(now, self.session_id(), self.stream_id(), self.receiver_id).encode();
         self.connections
             .for_each_live(now, FeedbackKind::Paced, frame.len(), |transport, to| {
                 sink.send(transport, to, &frame);
@@ -545,7 +524,7 @@ impl ImageReceiver {
             receiver_id: self.receiver_id,
             group_tag: self.group_tag,
             error_code: ErrorFrame::IMAGE_REJECTED,
-            text: rejection.reason.as_bytes(),
+            text: &rejection.reason,
         }
         .encode(&mut bytes);
         let frame = &bytes[..length];
@@ -558,13 +537,4 @@ impl ImageReceiver {
         system.add(SystemCounter::ErrorFramesSent, sent);
         1
     }
-}
-
-/// What a round trip measurement leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RttmReaction {
-    /// It is a request, to be answered with this.
-    Answer(Rttm),
-    /// It was an answer and has been noted.
-    Measured,
 }

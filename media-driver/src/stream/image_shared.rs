@@ -48,7 +48,7 @@ pub struct RttSample {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The subscriber's reason, at most 1023 bytes.
-    pub reason: String,
+    pub reason: Box<[u8]>,
 }
 
 /// The part of an image that both agents hold.
@@ -143,6 +143,12 @@ impl ImageShared {
     /// Rejects the image; only the first rejection counts.
     pub fn reject(&self, rejection: Rejection) {
         let _ = self.rejection.set(rejection);
+    }
+
+    /// Whether it was rejected.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        self.rejection.get().is_some()
     }
 
     /// How far data or heartbeats have come.

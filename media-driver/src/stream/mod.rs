@@ -1,6 +1,7 @@
 //! The state of one stream, split by the agent that owns it. IPC streams belong to the conductor alone.
 
 pub mod datagrams;
+pub mod image_conductor;
 pub mod image_receiver;
 pub mod image_shared;
 pub mod ipc_publication;
