@@ -201,7 +201,9 @@ impl IpcPublication {
         self.producer_position
     }
 
-    /// Every duty cycle: samples positions, cleans, moves the limit. Returns the work done.
+    /// Every duty cycle: samples positions, cleans, moves the limit. Returns the work done: 1 when the limit moved. That
+    /// somebody reads is no work: on a machine with few processors a conductor that spun for it would take the time of
+    /// the very threads it waits for. A publisher that runs out of limit rings.
     #[inline]
     pub fn update_limit(&mut self) -> usize {
         if self.state != State::Active || self.revoked {
@@ -209,21 +211,19 @@ impl IpcPublication {
         }
         let producer = self.sample_producer_position();
         self.publisher_position.value.set_release(producer);
-        let before = self.consumer_position;
         let Some(extent) = extent(&mut self.subscribers, producer) else {
             return self.hold_limit_at_consumer();
         };
         self.consumer_position = self.consumer_position.max(extent.max);
-        let mut work = usize::from(self.consumer_position != before);
         let limit = extent.min + self.window;
-        if limit > self.trip_limit {
-            self.clean_to(extent.min);
-            // SYNC publisher-limit: the bytes below the limit are clean.
-            self.publisher_limit.value.set_release(limit);
-            self.trip_limit = limit + self.trip_gain;
-            work += 1;
+        if limit <= self.trip_limit {
+            return 0;
         }
-        work
+        self.clean_to(extent.min);
+        // SYNC publisher-limit: the bytes below the limit are clean.
+        self.publisher_limit.value.set_release(limit);
+        self.trip_limit = limit + self.trip_gain;
+        1
     }
 
     fn hold_limit_at_consumer(&mut self) -> usize {

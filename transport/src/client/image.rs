@@ -12,11 +12,12 @@ use super::client::Client;
 use super::error::{ClientError, PositionError, RegistrationError};
 use super::event::ImageInfo;
 use super::header::{Assembled, Header, Stream};
+use super::moderation::Moderation;
 use crate::counters::CounterLease;
 use crate::id::{RegistrationId, SessionId, StreamId};
 use crate::log::descriptor::FRAME_ALIGNMENT;
 use crate::log::{Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, scan_block, scan_fragments};
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering, spin_loop};
 
 /// Can be polled, and its driver lives.
 const LIVE: u32 = 0;
@@ -150,6 +151,7 @@ pub struct Image {
     position: i64,
     stream: Stream,
     assembler: Assembler,
+    moderation: Moderation,
 }
 
 /// Moves the position when a poll ends, however it ends: a handler that panics has had its fragment.
@@ -186,6 +188,7 @@ impl Image {
                 stream_id: log.stream_id(),
             },
             assembler: Assembler::new(log.max_message_length()),
+            moderation: Moderation::default(),
             shared,
             client,
         }
@@ -331,6 +334,9 @@ impl Image {
         if limit_offset <= i64::from(offset) {
             return 0;
         }
+        for _ in 0..self.moderation.take_rest() {
+            spin_loop();
+        }
         if !self.is_in_place(offset) {
             self.on_lapped();
             return 0;
@@ -360,6 +366,7 @@ impl Image {
         });
         progress.reached = term_begin + i64::from(read.offset);
         drop(progress);
+        self.moderation.after(read.fragments, fragment_limit);
         if read.corrupt {
             self.on_corrupt();
         }

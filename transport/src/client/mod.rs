@@ -50,6 +50,7 @@ mod image;
 mod link;
 mod liveness;
 mod logs;
+mod moderation;
 mod offer;
 mod pending;
 mod publication;
