@@ -11,13 +11,18 @@ use fulmar::agent::{
 };
 use fulmar::cnc::{CncFile, CncSpec, Extension};
 use fulmar::directory::{Directory, FsDirectory, Modes, StartError, StartOptions};
+use fulmar::report::LossReport;
 use fulmar::sync::{Arc, AtomicBool, Ordering};
 use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
 
 use crate::commands::{Lane, Watches};
 use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
+use crate::io::{Network, SystemNetwork};
+use crate::network_counters::NetworkCounters;
+use crate::receiver::agent::{ReceiverAgent, ReceiverParts};
 use crate::resources::ResourceAgent;
+use crate::sender::agent::{SenderAgent, SenderParts};
 
 /// The resource agent is woken by its bell and by its own deadlines; the cap only bounds how long a missed wake-up
 /// could last.
@@ -146,9 +151,47 @@ struct Assembly {
     directory: Arc<dyn Directory>,
     conductor: Conductor,
     resources: ResourceAgent,
-    conductor_bell: Doorbell,
-    resource_bell: Doorbell,
+    sender: SenderAgent,
+    receiver: ReceiverAgent,
+    bells: Bells,
     ended: Arc<Ended>,
+}
+
+/// What the agents sleep on.
+struct Bells {
+    conductor: Doorbell,
+    resources: Doorbell,
+    sender: Doorbell,
+    receiver: Doorbell,
+}
+
+impl Bells {
+    /// Agents on one thread sleep on one bell.
+    fn new(mode: ThreadingMode, conductor: Doorbell) -> Self {
+        match mode {
+            ThreadingMode::Shared | ThreadingMode::Invoker => Self {
+                resources: conductor.clone(),
+                sender: conductor.clone(),
+                receiver: conductor.clone(),
+                conductor,
+            },
+            ThreadingMode::SharedNetwork => {
+                let network = Doorbell::heap();
+                Self {
+                    conductor,
+                    resources: Doorbell::heap(),
+                    sender: network.clone(),
+                    receiver: network,
+                }
+            }
+            ThreadingMode::Dedicated => Self {
+                conductor,
+                resources: Doorbell::heap(),
+                sender: Doorbell::heap(),
+                receiver: Doorbell::heap(),
+            },
+        }
+    }
 }
 
 impl MediaDriver {
@@ -176,7 +219,8 @@ impl MediaDriver {
     ) -> Result<MediaDriver, LaunchError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let directory = file_directory(&context);
-        let assembly = assemble(context, directory, clock.as_ref())?;
+        let mode = context.threading_mode;
+        let assembly = assemble(context, directory, clock.as_ref(), Arc::new(SystemNetwork), mode)?;
         let (context, cnc, directory, ended) = (
             assembly.context.clone(),
             assembly.cnc.clone(),
@@ -262,7 +306,7 @@ impl MediaDriver {
         if core::mem::replace(&mut self.closed, true) {
             return;
         }
-        // The conductor is first in the list: what it leaves for the resource agent is still taken up there.
+        // In the order of the list, see `one_thread`.
         for runner in &mut self.runners {
             runner.close();
         }
@@ -305,6 +349,19 @@ impl MediaDriverInvoker {
         directory: Arc<dyn Directory>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LaunchError> {
+        Self::assemble_on(context, directory, clock, Arc::new(SystemNetwork))
+    }
+
+    /// As [`MediaDriverInvoker::assemble_in`], on any network.
+    ///
+    /// # Errors
+    /// As [`MediaDriver::launch`].
+    pub fn assemble_on(
+        context: DriverContext,
+        directory: Arc<dyn Directory>,
+        clock: Arc<dyn Clock>,
+        network: Arc<dyn Network>,
+    ) -> Result<Self, LaunchError> {
         let now = clock.now();
         let Assembly {
             context,
@@ -312,9 +369,22 @@ impl MediaDriverInvoker {
             directory,
             conductor,
             resources,
+            sender,
+            receiver,
             ..
-        } = assemble(context, directory, clock.as_ref())?;
-        let mut invoker = AgentInvoker::new(one_thread(Box::new(conductor), Box::new(resources)));
+        } = assemble(
+            context,
+            directory,
+            clock.as_ref(),
+            network,
+            ThreadingMode::Invoker,
+        )?;
+        let mut invoker = AgentInvoker::new(one_thread(
+            Box::new(resources),
+            Box::new(conductor),
+            Box::new(sender),
+            Box::new(receiver),
+        ));
         invoker.start(now).map_err(|error| LaunchError::Files {
             directory: directory.path().to_owned(),
             reason: error.to_string(),
@@ -424,6 +494,8 @@ fn assemble(
     context: DriverContext,
     directory: Arc<dyn Directory>,
     clock: &dyn Clock,
+    network: Arc<dyn Network>,
+    mode: ThreadingMode,
 ) -> Result<Assembly, LaunchError> {
     if context.dir_warn_if_exists && directory.exists() {
         eprintln!("fulmar driver: the directory {} exists already", directory.path());
@@ -462,14 +534,16 @@ fn assemble(
         .map_err(|error| files(&error))?;
     let extension =
         Extension::create(&region, ProcessId::current(), now.epoch).map_err(|error| files(&error))?;
-    directory
+    let loss_report = directory
         .create_loss_report(context.loss_report_buffer_length as u64)
         .map_err(|error| files(&error))?;
 
-    let conductor_bell = extension.doorbell();
-    let resource_bell = Doorbell::heap();
-    let resource_commands = Lane::new(resource_bell.clone());
-    let resource_events = Lane::new(conductor_bell.clone());
+    let bells = Bells::new(mode, extension.doorbell());
+    let resource_commands = Lane::new(bells.resources.clone());
+    let resource_events = Lane::new(bells.conductor.clone());
+    let sender_commands = Lane::new(bells.sender.clone());
+    let receiver_commands = Lane::new(bells.receiver.clone());
+    let network_events = Lane::new(bells.conductor.clone());
     let ended = Arc::new(Ended::default());
     let watched = Watches::default();
     let hook: TerminationHook = {
@@ -484,6 +558,11 @@ fn assemble(
             resource_commands: resource_commands.clone(),
             resource_events: resource_events.clone(),
             watched: Arc::clone(&watched),
+            network,
+            sender_commands: sender_commands.clone(),
+            receiver_commands: receiver_commands.clone(),
+            network_events: network_events.clone(),
+            loss_report: LossReport::new(loss_report.as_view()),
             seed: fastrand::u64(..),
             os_buffers: read_os_buffers(),
             on_end: hook,
@@ -499,14 +578,40 @@ fn assemble(
         watched,
         now.nanos,
     );
+    let counters = NetworkCounters::new(&cnc.counter_values());
+    let sender = SenderAgent::new(
+        SenderParts {
+            commands: sender_commands,
+            events: network_events.clone(),
+            system: Arc::new(counters.clone()),
+            registration: None,
+            status_poll_ratio: context.send_to_status_poll_ratio as usize,
+            status_poll_interval_ns: context.rcv_status_message_timeout_ns / 2,
+            receive_capacity: context.receiver_io_vector_capacity as usize,
+            resolution_interval_ns: context.driver_reresolution_check_interval_ns,
+            cycle_threshold_ns: context.sender_cycle_threshold_ns,
+        },
+        now.nanos,
+    );
+    let receiver = ReceiverAgent::new(
+        ReceiverParts {
+            commands: receiver_commands,
+            events: network_events,
+            counters,
+            context: context.clone(),
+            registration: None,
+        },
+        now.nanos,
+    );
     Ok(Assembly {
         context,
         cnc,
         directory,
         conductor,
         resources,
-        conductor_bell,
-        resource_bell,
+        sender,
+        receiver,
+        bells,
         ended,
     })
 }
@@ -525,14 +630,19 @@ fn read_os_buffers() -> OsSocketBuffers {
     }
 }
 
-/// The agents on one thread. They are closed in reverse, so the resource agent is the first: it still removes the files
-/// that the conductor hands over at its own end.
-fn one_thread(conductor: Box<dyn Agent + Send>, resources: Box<dyn Agent + Send>) -> Composite {
-    Composite::new(vec![resources, conductor])
+/// The agents on one thread. They are closed in reverse: sender and receiver first, so that nobody writes to what the
+/// conductor frees, the resource agent last, so that it still removes the files that the conductor hands over.
+fn one_thread(
+    resources: Box<dyn Agent + Send>,
+    conductor: Box<dyn Agent + Send>,
+    sender: Box<dyn Agent + Send>,
+    receiver: Box<dyn Agent + Send>,
+) -> Composite {
+    Composite::new(vec![resources, conductor, sender, receiver])
 }
 
-/// Groups the agents as the threading mode says. The agents are the same objects in every mode. Sender and receiver
-/// join these groups with the network part; until then `dedicated` and `shared network` are the same two threads.
+/// Groups the agents as the threading mode says. The agents are the same objects in every mode. The runners stand in
+/// the order in which they are closed, see [`one_thread`].
 fn start(
     assembly: Assembly,
     clock: &Arc<dyn Clock>,
@@ -543,12 +653,14 @@ fn start(
         context,
         conductor,
         resources,
-        conductor_bell,
-        resource_bell,
+        sender,
+        receiver,
+        bells,
         ended,
         ..
     } = assembly;
     let (conductor, resources) = (wrap(Box::new(conductor)), wrap(Box::new(resources)));
+    let (sender, receiver) = (wrap(Box::new(sender)), wrap(Box::new(receiver)));
     let cap = Duration::from_nanos(context.idle_cap_ns as u64);
     let run = |agent: Box<dyn Agent + Send>, cpu: Option<u32>, idle: Box<dyn IdleStrategy>, name: &str| {
         let pinned = Pinned {
@@ -567,23 +679,38 @@ fn start(
         .inspect(|runner| ended.supervise(runner))
     };
     // The conductor's processor is that of the one thread of shared mode, too.
-    let cpu = context.conductor_cpu_affinity;
-    let runners = match context.threading_mode {
-        ThreadingMode::Shared | ThreadingMode::Invoker => {
-            let all = Box::new(one_thread(conductor, resources));
-            let idle = context.shared_idle.strategy(conductor_bell, cap);
-            vec![run(all, cpu, idle, "fulmar-shared")?]
-        }
-        ThreadingMode::Dedicated | ThreadingMode::SharedNetwork => {
-            let idle = context.conductor_idle.strategy(conductor_bell, cap);
-            let mut runners = vec![run(conductor, cpu, idle, "fulmar-conduct")?];
-            // It only ever waits for slow calls, so it always sleeps when it has none to make.
-            let idle = IdleMode::Adaptive.strategy(resource_bell, RESOURCE_IDLE_CAP);
-            let cpu = context.driver_async_executor_cpu_affinity;
-            runners.push(run(resources, cpu, idle, "fulmar-resource")?);
-            runners
-        }
-    };
+    let conductor_cpu = context.conductor_cpu_affinity;
+    if matches!(
+        context.threading_mode,
+        ThreadingMode::Shared | ThreadingMode::Invoker
+    ) {
+        let all = Box::new(one_thread(resources, conductor, sender, receiver));
+        let idle = context.shared_idle.strategy(bells.conductor, cap);
+        return Ok(vec![run(all, conductor_cpu, idle, "fulmar-shared")?]);
+    }
+    let mut runners = Vec::new();
+    if context.threading_mode == ThreadingMode::SharedNetwork {
+        let both = Box::new(Composite::new(vec![sender, receiver]));
+        let idle = context.sharednetwork_idle.strategy(bells.sender, cap);
+        // The sender's processor is that of both.
+        runners.push(run(both, context.sender_cpu_affinity, idle, "fulmar-network")?);
+    } else {
+        let idle = context.sender_idle.strategy(bells.sender, cap);
+        runners.push(run(sender, context.sender_cpu_affinity, idle, "fulmar-sender")?);
+        let idle = context.receiver_idle.strategy(bells.receiver, cap);
+        runners.push(run(
+            receiver,
+            context.receiver_cpu_affinity,
+            idle,
+            "fulmar-receiver",
+        )?);
+    }
+    let idle = context.conductor_idle.strategy(bells.conductor, cap);
+    runners.push(run(conductor, conductor_cpu, idle, "fulmar-conduct")?);
+    // It only ever waits for slow calls, so it always sleeps when it has none to make.
+    let idle = IdleMode::Adaptive.strategy(bells.resources, RESOURCE_IDLE_CAP);
+    let cpu = context.driver_async_executor_cpu_affinity;
+    runners.push(run(resources, cpu, idle, "fulmar-resource")?);
     Ok(runners)
 }
 

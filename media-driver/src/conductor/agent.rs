@@ -1,23 +1,36 @@
 //! The conductor's duty cycle, and what it is made of.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use fulmar::agent::{Agent, AgentError};
 use fulmar::cnc::{CncFile, Extension};
 use fulmar::counters::SystemCounter;
 use fulmar::id::{ClientId, CounterId, RegistrationId};
 use fulmar::memory::View;
+use fulmar::report::LossReport;
 use fulmar::ring::{ManyToOneRing, ReadAction};
 use fulmar::time::{NanoTime, Now};
 
+use super::channels::LookUps;
 use super::clients::ClientRecord;
-use super::endpoints::ReceiveEndpointRecord;
 use super::held::HeldCommands;
+use super::images::{NetworkImage, PendingImage};
+use super::network_publications::NetworkPublication;
+use super::outbox::Outbox;
 use super::publications::Pending;
+use super::receive_endpoints::ReceiveEndpointRecord;
+use super::send_endpoints::SendEndpointRecord;
 use super::services::Services;
 use super::subscriptions::Links;
-use crate::commands::{Lane, ResourceCommand, ResourceEvent, Watches};
+use crate::commands::{
+    Lane, NetworkEvent, ReceiverCommand, ResourceCommand, ResourceEvent, SenderCommand, Watches,
+};
 use crate::config::DriverContext;
 use crate::driver::EndReason;
+use crate::io::Network;
+use crate::network_counters::NetworkCounters;
+use crate::protocol::ports::WildcardPorts;
 use crate::protocol::session_ids::SessionIds;
 use crate::protocol::stall_clock::StallClock;
 use crate::stream::ipc_publication::IpcPublication;
@@ -34,6 +47,12 @@ const WATCH_INTERVAL_NS: i64 = 5_000_000;
 
 /// Clients remembered as not watchable; further ones are asked about again.
 const UNWATCHABLE_MAX: usize = 4096;
+
+/// Events of sender and receiver taken per duty cycle.
+const NETWORK_EVENTS_PER_CYCLE: usize = 64;
+
+/// How soon a full lane to sender or receiver is tried again, nanoseconds.
+const LANE_RETRY_NS: i64 = 1_000_000;
 
 /// Commands that the resource lane must have room for before another client command is taken.
 const RESOURCE_ROOM_MIN: usize = 64;
@@ -61,6 +80,16 @@ pub struct ConductorParts {
     pub resource_events: Lane<ResourceEvent>,
     /// The processes of clients, to see at once that one ended.
     pub watched: Watches,
+    /// Opens sockets.
+    pub network: Arc<dyn Network>,
+    /// To the sender.
+    pub sender_commands: Lane<SenderCommand>,
+    /// To the receiver.
+    pub receiver_commands: Lane<ReceiverCommand>,
+    /// From sender and receiver.
+    pub network_events: Lane<NetworkEvent>,
+    /// The file that lost data is reported in.
+    pub loss_report: LossReport<View>,
     /// Seed of session ids and initial term ids.
     pub seed: u64,
     /// What the system gives a socket by default; logs record it.
@@ -83,9 +112,23 @@ pub struct Conductor {
     ended: Vec<ClientId>,
     pub(super) clients: Vec<ClientRecord>,
     pub(super) publications: Vec<IpcPublication>,
+    pub(super) network_publications: Vec<NetworkPublication>,
+    pub(super) images: Vec<NetworkImage>,
+    pub(super) pending_images: Vec<PendingImage>,
     pub(super) links: Links,
+    pub(super) send_endpoints: Vec<SendEndpointRecord>,
     pub(super) receive_endpoints: Vec<ReceiveEndpointRecord>,
     pub(super) last_endpoint: u64,
+    pub(super) last_transport: u32,
+    last_receiver_id: i64,
+    pub(super) network: Arc<dyn Network>,
+    pub(super) network_counters: Arc<NetworkCounters>,
+    pub(super) sender: Outbox<SenderCommand>,
+    pub(super) receiver: Outbox<ReceiverCommand>,
+    network_events: Lane<NetworkEvent>,
+    pub(super) sender_ports: WildcardPorts,
+    pub(super) receiver_ports: WildcardPorts,
+    pub(super) loss_report: LossReport<View>,
     /// Dead clients that are not put away yet.
     pub(super) departed: Vec<Departed>,
     /// Clients that were given up although their process lives.
@@ -99,6 +142,7 @@ pub struct Conductor {
     pub(super) orphan_search: NanoTime,
     /// Commands under way, and those that wait for them.
     pub(super) pending: Pending,
+    pub(super) look_ups: LookUps,
     pub(super) held: HeldCommands,
     /// Commands to the resource agent that found the lane full.
     pub(super) undelivered: Vec<ResourceCommand>,
@@ -153,6 +197,11 @@ impl Conductor {
             resource_commands,
             resource_events,
             watched,
+            network,
+            sender_commands,
+            receiver_commands,
+            network_events,
+            loss_report,
             seed,
             os_buffers,
             on_end,
@@ -168,6 +217,9 @@ impl Conductor {
             context.publication_reserved_session_id_low,
             context.publication_reserved_session_id_high,
         );
+        let network_counters = Arc::new(NetworkCounters::new(&cnc.counter_values()));
+        let sender_ports = WildcardPorts::new(context.sender_wildcard_port_range);
+        let receiver_ports = WildcardPorts::new(context.receiver_wildcard_port_range);
         let head = ring.consumer_position();
         let longest_idle = context.idle_cap_ns;
         Ok(Self {
@@ -188,9 +240,29 @@ impl Conductor {
             ended: Vec::new(),
             clients: Vec::new(),
             publications: Vec::new(),
+            network_publications: Vec::new(),
+            images: Vec::new(),
+            pending_images: Vec::new(),
             links: Links::new(),
+            send_endpoints: Vec::new(),
             receive_endpoints: Vec::new(),
             last_endpoint: 0,
+            last_transport: 0,
+            last_receiver_id: random.i64(..),
+            network,
+            sender: Outbox::new(
+                sender_commands,
+                network_counters.get(SystemCounter::SenderProxyFails).clone(),
+            ),
+            receiver: Outbox::new(
+                receiver_commands,
+                network_counters.get(SystemCounter::ReceiverProxyFails).clone(),
+            ),
+            network_counters,
+            network_events,
+            sender_ports,
+            receiver_ports,
+            loss_report,
             departed: Vec::new(),
             stopped: Vec::new(),
             watches: Vec::new(),
@@ -198,6 +270,7 @@ impl Conductor {
             present: Vec::new(),
             orphan_search: now.nanos,
             pending: Pending::default(),
+            look_ups: LookUps::default(),
             held: HeldCommands::default(),
             session_ids,
             random,
@@ -218,6 +291,15 @@ impl Conductor {
         self.publications
             .iter()
             .position(|publication| publication.registration_id == registration_id)
+    }
+
+    /// What the next receive endpoint calls itself towards publishers; never 0, which means anybody.
+    pub(super) fn next_receiver_id(&mut self) -> i64 {
+        self.last_receiver_id = match self.last_receiver_id.wrapping_add(1) {
+            0 => 1,
+            id => id,
+        };
+        self.last_receiver_id
     }
 
     fn update_clocks(&mut self, now: Now) {
@@ -248,7 +330,8 @@ impl Conductor {
     }
 
     fn poll_command(&mut self) -> usize {
-        if self.resource_commands.room() < RESOURCE_ROOM_MIN {
+        let is_crowded = self.sender.is_crowded() || self.receiver.is_crowded();
+        if is_crowded || self.resource_commands.room() < RESOURCE_ROOM_MIN {
             return 0;
         }
         let command = &mut self.command;
@@ -306,7 +389,11 @@ impl Conductor {
                     }
                 }
                 // Nothing asks for names yet.
-                ResourceEvent::Resolved { .. } => {}
+                ResourceEvent::Resolved {
+                    token,
+                    resolution,
+                    took_ns,
+                } => self.on_resolved(token, &resolution, took_ns),
                 ResourceEvent::Warning { text } => {
                     self.services
                         .record_error(fulmar::control::ErrorCode::GenericError, &text);
@@ -314,6 +401,41 @@ impl Conductor {
             }
         }
         work
+    }
+
+    /// A bounded number of events, so that positions are tracked meanwhile.
+    fn poll_network_events(&mut self) -> usize {
+        let mut work = 0;
+        while work < NETWORK_EVENTS_PER_CYCLE
+            && let Some(event) = self.network_events.poll()
+        {
+            work += 1;
+            self.on_network_event(event);
+        }
+        work
+    }
+
+    fn on_network_event(&mut self, event: NetworkEvent) {
+        match event {
+            NetworkEvent::CreateImage(seen) => self.on_create_image(*seen),
+            NetworkEvent::SendEndpointClosed(endpoint) => self.on_send_endpoint_closed(endpoint),
+            NetworkEvent::ReceiveEndpointClosed(endpoint) => self.on_receive_endpoint_closed(endpoint),
+            NetworkEvent::PublicationReleased(publication) => self.on_publication_released(publication),
+            NetworkEvent::ImageReleased(image) => self.on_image_released(image),
+            NetworkEvent::DestinationReleased(destination) => self.on_destination_released(destination),
+            NetworkEvent::ResponseSetup {
+                response_correlation_id,
+                response_session_id,
+                ..
+            } => self.on_response_setup(response_correlation_id, response_session_id),
+            NetworkEvent::ResponseConnected {
+                response_correlation_id,
+                ..
+            } => self.on_response_connected(response_correlation_id),
+            NetworkEvent::PublicationError(report) => self.on_publication_error(&report),
+            NetworkEvent::ReResolve { target, name } => self.look_up_again(target, name),
+            NetworkEvent::Error { code, key, text } => self.services.record_keyed(code, key, &text),
+        }
     }
 
     /// Looks whether a client's process has ended: one system call that never waits, at most every few milliseconds.
@@ -341,6 +463,9 @@ impl Conductor {
         for publication in &mut self.publications {
             work += publication.update_limit();
         }
+        for publication in &mut self.network_publications {
+            work += publication.half.update_limit();
+        }
         work
     }
 }
@@ -364,11 +489,14 @@ impl Agent for Conductor {
         }
         work += self.poll_command();
         work += self.poll_resource_events();
+        work += self.poll_network_events();
         work += self.execute_held();
         work += self.check_processes();
         work += self.bury();
         work += self.repair_orphans();
+        work += self.track_images();
         work += self.update_publications();
+        work += self.sender.flush() + self.receiver.flush();
         self.track_cycle_time(now.nanos, work);
         if self.termination_allowed {
             self.termination_allowed = false;
@@ -388,6 +516,15 @@ impl Agent for Conductor {
         {
             return self.now;
         }
+        let timer = self
+            .images_deadline()
+            .map_or(timer, |deadline| timer.earlier(self.stall.to_real(deadline)));
+        let is_waiting = self.sender.is_waiting() || self.receiver.is_waiting();
+        let timer = if is_waiting {
+            timer.earlier(self.now.plus_nanos(LANE_RETRY_NS))
+        } else {
+            timer
+        };
         if self.has_orphans() {
             timer.earlier(self.stall.to_real(self.orphan_search))
         } else {

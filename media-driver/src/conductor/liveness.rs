@@ -11,20 +11,23 @@ use fulmar::id::{ClientId, RegistrationId};
 use super::agent::{Conductor, Departed, RingWatch, StoppedClient};
 use super::clients::ClientRecord;
 use super::sources;
+use super::written_logs::written_logs;
 use crate::commands::ResourceCommand;
-use crate::stream::ipc_publication::{Holder, IpcPublication, State};
+use crate::stream::ipc_publication::{Holder, IpcPublication, Reference, State};
 
 /// How soon the search for what dead publishers left open is tried again when it made no progress, nanoseconds.
 const ORPHAN_RETRY_NS: i64 = 1_000_000;
 
 /// Bounded steps of unblocking that one timer tick takes.
-const UNBLOCK_STEPS: usize = 8;
+pub(super) const UNBLOCK_STEPS: usize = 8;
 
 impl Conductor {
     pub(super) fn on_timer(&mut self) {
         self.ring.set_consumer_heartbeat(self.services.epoch());
         self.check_clients();
         self.check_publications();
+        self.check_network_publications();
+        self.check_images();
         self.check_ring();
         self.redeliver();
         self.check_slots();
@@ -160,8 +163,8 @@ impl Conductor {
         }
         self.services
             .counter_unavailable(RegistrationId(client.id.0), client.heartbeat_id);
-        for publication in &mut self.publications {
-            publication.remove_reference(|reference| reference.client_id == client.id);
+        for log in written_logs(&mut self.publications, &mut self.network_publications) {
+            log.remove_references(&|reference| reference.client_id == client.id);
         }
         for counter in &client.counters {
             self.services
@@ -200,12 +203,10 @@ impl Conductor {
             .owners()
             .filter(|owner| owner.client_id == client_id)
         {
-            let written = self
-                .publications
-                .iter_mut()
-                .find(|other| other.registration_id == owner.registration_id);
-            if let Some(publication) = written {
-                publication.add_orphan_claims(owner.tag);
+            let written = written_logs(&mut self.publications, &mut self.network_publications)
+                .find(|log| log.registration_id() == owner.registration_id);
+            if let Some(log) = written {
+                log.add_orphan_claims(owner.tag);
             }
         }
     }
@@ -217,18 +218,16 @@ impl Conductor {
             if owner.client_id != client_id {
                 continue;
             }
-            let Some(publication) = self
-                .publications
-                .iter_mut()
-                .find(|publication| publication.registration_id == owner.registration_id)
-            else {
+            let written = written_logs(&mut self.publications, &mut self.network_publications)
+                .find(|log| log.registration_id() == owner.registration_id);
+            let Some(log) = written else {
                 continue;
             };
             match owner.window {
                 Window::None => {}
-                Window::Reserving => publication.add_orphan_reservation(),
+                Window::Reserving => log.add_orphan_reservation(),
                 Window::InFlight { position, length } => {
-                    unblocked += publication.pad_in_flight(position, length).unblocked;
+                    unblocked += log.pad_in_flight(position, length).unblocked;
                 }
             }
         }
@@ -240,6 +239,10 @@ impl Conductor {
 
     pub(super) fn has_orphans(&self) -> bool {
         self.publications.iter().any(IpcPublication::has_orphans)
+            || self
+                .network_publications
+                .iter()
+                .any(|publication| publication.half.has_orphans())
     }
 
     /// One bounded step of the search for what dead publishers left open.
@@ -249,13 +252,13 @@ impl Conductor {
         }
         let mut work = 0;
         let live = self.live_owners();
-        for publication in &mut self.publications {
-            if !publication.has_orphans() {
+        for log in written_logs(&mut self.publications, &mut self.network_publications) {
+            if !log.has_orphans() {
                 continue;
             }
-            let foreign = foreign_writer(&self.clients, &self.extension, publication);
-            let (extension, registration_id) = (&self.extension, publication.registration_id);
-            let repairs = publication.repair_orphans(|position, length| {
+            let foreign = foreign_writer(&self.clients, &self.extension, log.references());
+            let (extension, registration_id) = (&self.extension, log.registration_id());
+            let repairs = log.repair_orphans(&|position, length| {
                 if foreign {
                     Holder::Live
                 } else {
@@ -274,7 +277,7 @@ impl Conductor {
     }
 
     /// Clients whose word in the extension file counts: attached, or given up while their process lives.
-    fn live_owners(&self) -> Vec<ClientId> {
+    pub(super) fn live_owners(&self) -> Vec<ClientId> {
         let attached = self.clients.iter().map(|client| client.id);
         attached
             .chain(self.stopped.iter().map(|stopped| stopped.client_id))
@@ -403,13 +406,21 @@ impl Conductor {
             self.publications[0].disconnect();
             self.free_publication(0);
         }
+        // Sender and receiver have ended or are about to: files go, whoever still has them mapped.
+        while let Some(publication) = self.network_publications.first_mut() {
+            publication.half.disconnect();
+            self.free_network_publication(0);
+        }
+        while !self.images.is_empty() {
+            self.free_image(0);
+        }
         self.services.free_all_counters();
         self.redeliver();
     }
 }
 
 /// Whether one of the `live` publishers says that it is writing in `[position, position + length)`.
-fn holder_of(
+pub(super) fn holder_of(
     extension: &fulmar::cnc::Extension,
     live: &[ClientId],
     registration_id: RegistrationId,
@@ -439,9 +450,9 @@ fn holder_of(
 fn foreign_writer(
     clients: &[ClientRecord],
     extension: &fulmar::cnc::Extension,
-    publication: &IpcPublication,
+    references: &[Reference],
 ) -> bool {
-    publication.references.iter().any(|reference| {
+    references.iter().any(|reference| {
         let is_ours = |client: &ClientRecord| client.id == reference.client_id && client.is_ours;
         let is_untracked = |id| {
             extension

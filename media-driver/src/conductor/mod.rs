@@ -2,14 +2,22 @@
 //! whatever needs a slow system call goes to the resource agent.
 
 mod agent;
+mod channels;
 mod client_commands;
 mod clients;
+mod destinations;
 mod endpoints;
 mod held;
+mod images;
 mod liveness;
+mod network_publications;
+mod outbox;
 mod publications;
+mod receive_endpoints;
+mod send_endpoints;
 mod services;
 mod sources;
 mod subscriptions;
+mod written_logs;
 
 pub use agent::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};

@@ -7,29 +7,50 @@ use fulmar::counters::{SystemCounter, label, type_id};
 use fulmar::id::{ClientId, CounterId, RegistrationId, SessionId, StreamId, TermId};
 use fulmar::log::{LogInit, LogType};
 use fulmar::position::PositionShape;
-use fulmar::uri::InitialPosition;
+use fulmar::uri::{InitialPosition, Role};
 
 use super::agent::Conductor;
-use super::client_commands::{channel_text, publication_params};
+use super::channels::Wanted;
+use super::client_commands::{channel_text, parse_channel};
+use super::network_publications::NetworkPublication;
 use super::services::{CommandFailure, CounterSpec};
 use super::sources::{self, Identity, LOCAL_SOURCE_IDENTITY, Source};
-use crate::commands::{CreateLog, CreatedLog, DeleteLog, ResourceCommand, ResourceError};
-use crate::config::{PublicationParams, UntetheredTimeouts};
+use crate::commands::{CreateLog, CreatedLog, DeleteLog, EndpointId, ResourceCommand, ResourceError};
+use crate::config::{PublicationParams, TaggedPublication, UntetheredTimeouts};
+use crate::media::udp_channel::ChannelSpec;
+use crate::protocol::flow_control::FlowControl;
 use crate::stream::ipc_publication::{IpcPublication, NewIpcPublication, PositionCounter, Reference, State};
 use crate::stream::subscribers::Subscriber;
+
+/// What only network publications have while their log is being made.
+#[derive(Debug)]
+pub(super) struct NetworkPart {
+    pub(super) endpoint: EndpointId,
+    pub(super) has_group_semantics: bool,
+    /// Hops as the channel gives them, else 0.
+    pub(super) ttl: i32,
+    pub(super) flow_control: FlowControl,
+}
 
 /// A publication whose log is being made.
 #[derive(Debug)]
 pub(super) struct PendingPublication {
-    header: CommandHeader,
-    channel: String,
-    params: PublicationParams,
-    exclusive: bool,
+    pub(super) header: CommandHeader,
+    pub(super) channel: String,
+    pub(super) params: PublicationParams,
+    pub(super) exclusive: bool,
     session_id: SessionId,
     stream_id: StreamId,
-    start_position: i64,
+    pub(super) start_position: i64,
+    network: Option<NetworkPart>,
     /// Those who asked for the same publication meanwhile; they share it once it is there.
     followers: Vec<(CommandHeader, PublicationParams)>,
+}
+
+impl PendingPublication {
+    fn endpoint(&self) -> Option<EndpointId> {
+        self.network.as_ref().map(|network| network.endpoint)
+    }
 }
 
 /// Publications whose logs are being made, oldest first.
@@ -49,10 +70,24 @@ impl Pending {
                     .any(|(header, _)| header.client_id == client_id)
         })
     }
+
+    /// Whether a publication on this endpoint is under way.
+    pub(super) fn uses_endpoint(&self, endpoint: EndpointId) -> bool {
+        self.publications
+            .iter()
+            .any(|pending| pending.endpoint() == Some(endpoint))
+    }
 }
 
 /// How often one publication may be shared.
 const REFERENCES_MAX: usize = 16_384;
+
+/// A publication that exists: which list it is in, and where.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    Ipc(usize),
+    Network(usize),
+}
 
 impl Source for IpcPublication {
     fn identity(&self) -> Identity<'_> {
@@ -99,53 +134,135 @@ impl Conductor {
         exclusive: bool,
     ) -> Result<(), CommandFailure> {
         let text = channel_text(channel)?;
-        let params = publication_params(text, &self.context)?;
+        let uri = parse_channel(text)?;
+        let params = PublicationParams::from_uri_with(&uri, &self.context, |tag| self.tagged(tag))?;
+        if uri.is_ipc() {
+            self.admit_client(header.client_id)?;
+            return self.share_or_start(header, stream_id, text, params, exclusive, None);
+        }
+        let spec = ChannelSpec::from_uri(&uri, Role::Publication)?;
         self.admit_client(header.client_id)?;
-        if !exclusive && let Some(index) = self.find_shareable(stream_id, &params) {
-            return self.share_publication(header, index, &params);
+        let params = Box::new(params);
+        let wanted = Wanted::Publication {
+            stream_id,
+            params,
+            exclusive,
+        };
+        self.with_channel(header, spec, wanted)
+    }
+
+    /// The network publication with this entity tag.
+    fn tagged(&self, tag: i64) -> Option<TaggedPublication> {
+        let is_it = |publication: &&NetworkPublication| publication.half.params.entity_tag == tag;
+        let half = &self.network_publications.iter().find(is_it)?.half;
+        Some(TaggedPublication {
+            session_id: half.session_id,
+            mtu_length: half.params.mtu_length,
+            term_length: half.params.term_length,
+        })
+    }
+
+    /// Shares the publication that is there already, waits for the one that is being made, or makes a new one.
+    pub(super) fn share_or_start(
+        &mut self,
+        header: CommandHeader,
+        stream_id: StreamId,
+        text: &str,
+        params: PublicationParams,
+        exclusive: bool,
+        network: Option<NetworkPart>,
+    ) -> Result<(), CommandFailure> {
+        let endpoint = network.as_ref().map(|network| network.endpoint);
+        if exclusive {
+            return self.start_publication(header, stream_id, text, params, exclusive, network);
+        }
+        if let Some(found) = self.find_shareable(stream_id, endpoint, &params) {
+            return self.share_publication(header, found, &params);
         }
         let shareable = |pending: &&mut PendingPublication| {
             pending.stream_id == stream_id
+                && pending.endpoint() == endpoint
                 && !pending.exclusive
                 && pending.params.response_correlation_id == params.response_correlation_id
         };
-        if !exclusive && let Some(pending) = self.pending.publications.iter_mut().find(shareable) {
+        if let Some(pending) = self.pending.publications.iter_mut().find(shareable) {
             pending.followers.push((header, params));
             return Ok(());
         }
-        self.start_publication(header, stream_id, text, params, exclusive)
+        self.start_publication(header, stream_id, text, params, exclusive, network)
     }
 
-    fn find_shareable(&self, stream_id: StreamId, params: &PublicationParams) -> Option<usize> {
-        self.publications.iter().position(|publication| {
-            publication.stream_id == stream_id
-                && !publication.exclusive
-                && publication.state() == State::Active
-                && !publication.revocation_is_pending()
-                && publication.params.response_correlation_id == params.response_correlation_id
-        })
+    fn find_shareable(
+        &self,
+        stream_id: StreamId,
+        endpoint: Option<EndpointId>,
+        params: &PublicationParams,
+    ) -> Option<Found> {
+        let response = params.response_correlation_id;
+        let Some(endpoint) = endpoint else {
+            let is_it = |publication: &IpcPublication| {
+                publication.stream_id == stream_id
+                    && !publication.exclusive
+                    && publication.state() == State::Active
+                    && !publication.revocation_is_pending()
+                    && publication.params.response_correlation_id == response
+            };
+            return self.publications.iter().position(is_it).map(Found::Ipc);
+        };
+        let is_it = |NetworkPublication { half, .. }: &NetworkPublication| {
+            half.stream_id == stream_id
+                && half.endpoint == endpoint
+                && !half.exclusive
+                && half.state() == State::Active
+                && !half.revocation_is_pending()
+                && half.params.response_correlation_id == response
+        };
+        self.network_publications
+            .iter()
+            .position(is_it)
+            .map(Found::Network)
     }
 
     fn share_publication(
         &mut self,
         header: CommandHeader,
-        index: usize,
+        found: Found,
         params: &PublicationParams,
     ) -> Result<(), CommandFailure> {
-        let publication = &mut self.publications[index];
-        publication.params.check_clash(params, publication.session_id)?;
-        if publication.references.len() >= REFERENCES_MAX {
+        let (existing, session_id, references) = match found {
+            Found::Ipc(index) => {
+                let publication = &mut self.publications[index];
+                (
+                    &publication.params,
+                    publication.session_id,
+                    &mut publication.references,
+                )
+            }
+            Found::Network(index) => {
+                let half = &mut self.network_publications[index].half;
+                (&half.params, half.session_id, &mut half.references)
+            }
+        };
+        existing.check_clash(params, session_id)?;
+        if references.len() >= REFERENCES_MAX {
             return Err(CommandFailure::new(
                 ErrorCode::GenericError,
                 format!("the publication is shared {REFERENCES_MAX} times already: close unused ones"),
             ));
         }
-        publication.references.push(Reference {
+        references.push(Reference {
             registration_id: header.correlation_id.into(),
             client_id: header.client_id,
         });
-        self.announce_publication(header, index);
+        self.announce_found(header, found);
         Ok(())
+    }
+
+    fn announce_found(&mut self, header: CommandHeader, found: Found) {
+        match found {
+            Found::Ipc(index) => self.announce_publication(header, index),
+            Found::Network(index) => self.announce_network_publication(header, index),
+        }
     }
 
     fn start_publication(
@@ -155,9 +272,11 @@ impl Conductor {
         text: &str,
         mut params: PublicationParams,
         exclusive: bool,
+        network: Option<NetworkPart>,
     ) -> Result<(), CommandFailure> {
+        let endpoint = network.as_ref().map(|network| network.endpoint);
         let session_id = match params.session_id {
-            Some(session_id) => self.claim_session_id(stream_id, session_id)?,
+            Some(session_id) => self.claim_session_id(stream_id, endpoint, session_id)?,
             None => self.next_session_id(stream_id)?,
         };
         let registration_id = RegistrationId::from(header.correlation_id);
@@ -198,6 +317,11 @@ impl Conductor {
         init.sparse = params.sparse;
         init.signal_eos = params.signal_eos;
         init.spies_simulate_connection = params.spies_simulate_connection;
+        init.group = network
+            .as_ref()
+            .is_some_and(|network| network.has_group_semantics);
+        init.socket_sndbuf_length = params.socket_sndbuf_length;
+        init.socket_rcvbuf_length = params.socket_rcvbuf_length;
         init.log_type = if exclusive {
             LogType::Exclusive
         } else {
@@ -223,6 +347,7 @@ impl Conductor {
             session_id,
             stream_id,
             start_position: shape.position(start_term_id, start_term_offset),
+            network,
             followers: Vec::new(),
         });
         Ok(())
@@ -231,9 +356,10 @@ impl Conductor {
     fn claim_session_id(
         &self,
         stream_id: StreamId,
+        endpoint: Option<EndpointId>,
         session_id: SessionId,
     ) -> Result<SessionId, CommandFailure> {
-        let taken = self.has_session(stream_id, session_id);
+        let taken = self.has_session(stream_id, endpoint, session_id);
         if taken {
             return Err(CommandFailure::new(
                 ErrorCode::InvalidChannel,
@@ -245,18 +371,46 @@ impl Conductor {
         Ok(session_id)
     }
 
-    /// Whether an IPC publication of the stream has this session, or is about to.
-    pub(super) fn has_session(&self, stream_id: StreamId, session_id: SessionId) -> bool {
-        let live = self.publications.iter().any(|publication| {
-            publication.stream_id == stream_id
-                && publication.session_id == session_id
-                && publication.state() != State::Linger
-        });
-        live || self
+    /// Whether a publication of the stream on this endpoint, or an IPC publication, has this session or is about to.
+    fn has_session(&self, stream_id: StreamId, endpoint: Option<EndpointId>, session_id: SessionId) -> bool {
+        let is_live = match endpoint {
+            None => self.publications.iter().any(|publication| {
+                publication.stream_id == stream_id
+                    && publication.session_id == session_id
+                    && publication.state() != State::Linger
+            }),
+            Some(endpoint) => self.network_publications.iter().any(|publication| {
+                let half = &publication.half;
+                half.endpoint == endpoint && half.stream_id == stream_id && half.session_id == session_id
+            }),
+        };
+        is_live
+            || self.pending.publications.iter().any(|pending| {
+                pending.stream_id == stream_id
+                    && pending.session_id == session_id
+                    && pending.endpoint() == endpoint
+            })
+    }
+
+    /// Whether any publication of the stream has this session or is about to.
+    pub(super) fn uses_session(&self, stream_id: StreamId, session_id: SessionId) -> bool {
+        let ipc = self
+            .publications
+            .iter()
+            .filter(|publication| publication.state() != State::Linger)
+            .map(|publication| (publication.stream_id, publication.session_id));
+        let network = self
+            .network_publications
+            .iter()
+            .map(|publication| (publication.half.stream_id, publication.half.session_id));
+        let pending = self
             .pending
             .publications
             .iter()
-            .any(|pending| pending.stream_id == stream_id && pending.session_id == session_id)
+            .map(|pending| (pending.stream_id, pending.session_id));
+        ipc.chain(network)
+            .chain(pending)
+            .any(|taken| taken == (stream_id, session_id))
     }
 
     pub(super) fn on_log_created(
@@ -264,49 +418,81 @@ impl Conductor {
         registration_id: RegistrationId,
         result: Result<Box<CreatedLog>, ResourceError>,
     ) {
+        if let Ok(created) = &result {
+            self.services
+                .add(SystemCounter::BytesMapped, created.log.region().len() as i64);
+        }
         let is_it = |pending: &PendingPublication| pending.header.correlation_id.0 == registration_id.0;
-        let Some(position) = self.pending.publications.iter().position(is_it) else {
+        if let Some(position) = self.pending.publications.iter().position(is_it) {
+            let pending = self.pending.publications.remove(position);
+            self.on_publication_log(pending, result);
+        } else if let Some(pending) = self.take_pending_image(registration_id) {
+            self.on_image_log(pending, result);
+        } else if let Ok(created) = result {
             // Nobody waits for it any more.
-            if let Ok(created) = result {
-                self.delete_log(created.path, created.log);
-            }
-            return;
-        };
-        let mut pending = self.pending.publications.remove(position);
+            self.delete_log(created.path, created.log);
+        }
+    }
+
+    fn on_publication_log(
+        &mut self,
+        mut pending: PendingPublication,
+        result: Result<Box<CreatedLog>, ResourceError>,
+    ) {
         let mut followers = core::mem::take(&mut pending.followers);
         followers.retain(|(header, _)| self.is_attached(header.client_id));
-        let leader = pending.header;
+        let (leader, endpoint) = (pending.header, pending.endpoint());
         let outcome = match result {
+            Ok(created) if self.is_attached(leader.client_id) || !followers.is_empty() => {
+                self.complete(pending, *created)
+            }
             Ok(created) => {
-                self.services
-                    .add(SystemCounter::BytesMapped, created.log.region().len() as i64);
-                if self.is_attached(leader.client_id) || !followers.is_empty() {
-                    self.complete_publication(pending, *created)
-                } else {
-                    self.delete_log(created.path, created.log);
-                    return;
+                self.delete_log(created.path, created.log);
+                if let Some(endpoint) = endpoint {
+                    self.release_send_endpoint(endpoint);
                 }
+                return;
             }
             Err(error) => Err(CommandFailure::new(error.code, error.text).counted_as(error.key)),
         };
-        let index = match outcome {
-            Ok(index) => index,
+        let found = match outcome {
+            Ok(found) => found,
             Err(failure) => {
                 for header in core::iter::once(leader).chain(followers.into_iter().map(|(header, _)| header))
                 {
                     self.services.fail(header.correlation_id, &failure);
                 }
+                if let Some(endpoint) = endpoint {
+                    self.release_send_endpoint(endpoint);
+                }
                 return;
             }
         };
         for (header, params) in followers {
-            if let Err(failure) = self.share_publication(header, index, &params) {
+            if let Err(failure) = self.share_publication(header, found, &params) {
                 self.services.fail(header.correlation_id, &failure);
             }
         }
         if !self.is_attached(leader.client_id) {
             // It went while the log was made; those who share it go on.
-            self.publications[index].remove_reference(|reference| reference.client_id == leader.client_id);
+            let is_gone = |reference: &Reference| reference.client_id == leader.client_id;
+            match found {
+                Found::Ipc(index) => self.publications[index].remove_reference(is_gone),
+                Found::Network(index) => self.network_publications[index].half.remove_reference(is_gone),
+            };
+        }
+    }
+
+    fn complete(
+        &mut self,
+        mut pending: PendingPublication,
+        created: CreatedLog,
+    ) -> Result<Found, CommandFailure> {
+        match pending.network.take() {
+            None => self.complete_publication(pending, created).map(Found::Ipc),
+            Some(network) => self
+                .complete_network_publication(pending, network, created)
+                .map(Found::Network),
         }
     }
 
@@ -391,7 +577,7 @@ impl Conductor {
         Ok(index)
     }
 
-    fn allocate_stream_counter(
+    pub(super) fn allocate_stream_counter(
         &mut self,
         header: &CommandHeader,
         channel: &str,
@@ -470,11 +656,24 @@ impl Conductor {
             registration_id,
             client_id: header.client_id,
         };
-        let Some(publication) = self
+        let is_wanted = |reference: &Reference| *reference == wanted;
+        let ipc = self
             .publications
             .iter_mut()
-            .find(|publication| publication.references.contains(&wanted))
-        else {
+            .find(|publication| publication.references.contains(&wanted));
+        if let Some(publication) = ipc {
+            if revoke {
+                publication.mark_revoked();
+            }
+            publication.remove_reference(is_wanted);
+            self.services.succeed(header.correlation_id);
+            return Ok(());
+        }
+        let network = self
+            .network_publications
+            .iter_mut()
+            .find(|publication| publication.half.references.contains(&wanted));
+        let Some(NetworkPublication { half, .. }) = network else {
             return Err(CommandFailure::new(
                 ErrorCode::UnknownPublication,
                 format!("unknown publication: registration id {registration_id}"),
@@ -482,9 +681,9 @@ impl Conductor {
             .counted_as("unknown publication"));
         };
         if revoke {
-            publication.mark_revoked();
+            half.mark_revoked();
         }
-        publication.remove_reference(|reference| *reference == wanted);
+        half.remove_reference(is_wanted);
         self.services.succeed(header.correlation_id);
         Ok(())
     }

@@ -87,10 +87,10 @@ pub(super) fn link_image(services: &mut Services, source: &mut impl Source, link
     let position = services.counter(counter_id);
     position.set_release(join_position);
     let now = services.timer;
-    let tether = if link.tether {
+    let tether = if link.params.tether {
         Tether::tethered(now)
     } else {
-        Tether::untethered(now, link.rejoin)
+        Tether::untethered(now, link.params.rejoin)
     };
     source.link(Subscriber::new(
         (link.id, link.registration_id, link.client_id),

@@ -1,12 +1,26 @@
 //! Subscriptions as links: what each wants, and which sources it matches (shared-memory spec 13.6).
 #![forbid(unsafe_code)]
 
-use fulmar::id::{ClientId, RegistrationId, SessionId, StreamId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::sources::LOCAL_SOURCE_IDENTITY;
+use fulmar::control::{CommandHeader, ErrorCode, Response, Text};
+use fulmar::id::{ClientId, CounterId, RegistrationId, SessionId, StreamId};
+use fulmar::uri::Role;
+
+use super::agent::Conductor;
+use super::channels::Wanted;
+use super::client_commands::{channel_text, parse_channel, unknown_subscription};
+use super::services::CommandFailure;
+use super::sources::{self, LOCAL_SOURCE_IDENTITY, Source};
 use crate::commands::EndpointId;
+use crate::config::SubscriptionParams;
+use crate::media::udp_channel::{ChannelSpec, UdpChannel};
 use crate::stream::ipc_publication::IpcPublication;
-use crate::stream::subscribers::LinkId;
+use crate::stream::subscribers::{LinkId, Subscriber};
+
+/// Subscriptions and receive destinations that one client may hold.
+const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 16_384;
 
 /// What kind of source a link takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +38,16 @@ pub(super) enum LinkKind {
     Network(EndpointId),
 }
 
+impl LinkKind {
+    /// The receive endpoint of a network subscription.
+    pub(super) fn endpoint(&self) -> Option<EndpointId> {
+        match self {
+            Self::Network(endpoint) => Some(*endpoint),
+            Self::Ipc | Self::Spy { .. } => None,
+        }
+    }
+}
+
 /// One link of a subscription.
 #[derive(Clone, Debug)]
 pub(super) struct SubscriptionLink {
@@ -37,8 +61,8 @@ pub(super) struct SubscriptionLink {
     pub(super) session_id: Option<SessionId>,
     /// Takes nothing until a response publication names it.
     pub(super) is_response: bool,
-    pub(super) tether: bool,
-    pub(super) rejoin: bool,
+    /// What its channel asked for.
+    pub(super) params: Arc<SubscriptionParams>,
     /// Made by a receive destination of the subscription with the same registration id.
     pub(super) is_destination: bool,
 }
@@ -112,5 +136,209 @@ impl Links {
             .iter()
             .find(|candidate| candidate.id == link)
             .map_or(LOCAL_SOURCE_IDENTITY, |link| link.channel.as_str())
+    }
+}
+
+impl Conductor {
+    pub(super) fn on_add_subscription(
+        &mut self,
+        header: CommandHeader,
+        stream_id: StreamId,
+        channel: Text<'_>,
+    ) -> Result<(), CommandFailure> {
+        let text = channel_text(channel)?;
+        let uri = parse_channel(text)?;
+        let params = SubscriptionParams::from_uri(&uri, &self.context)?;
+        let registration_id = RegistrationId::from(header.correlation_id);
+        if uri.is_ipc() {
+            self.admit_subscriber(header.client_id)?;
+            let identity = (header.client_id, registration_id, stream_id);
+            let link = self.new_link(identity, LinkKind::Ipc, text, params);
+            self.announce_subscription(header, CounterId::NONE);
+            self.add_link(link);
+            return Ok(());
+        }
+        let spec = ChannelSpec::from_uri(&uri, Role::Subscription)?;
+        self.admit_subscriber(header.client_id)?;
+        let wanted = if uri.is_spy() {
+            Wanted::Spy {
+                registration_id,
+                stream_id,
+                params: Box::new(params),
+                is_destination: false,
+            }
+        } else {
+            let params = Box::new(params);
+            Wanted::Subscription { stream_id, params }
+        };
+        self.with_channel(header, spec, wanted)
+    }
+
+    /// Finds or makes the record of a client that subscribes, if it may do so once more.
+    fn admit_subscriber(&mut self, client_id: ClientId) -> Result<(), CommandFailure> {
+        self.admit_client(client_id)?;
+        let held = self.links.held_by(client_id);
+        if held < SUBSCRIPTIONS_PER_CLIENT_MAX {
+            return Ok(());
+        }
+        Err(CommandFailure::new(
+            ErrorCode::GenericError,
+            format!(
+                "the client holds {held} subscriptions and destinations, more than it may: close unused ones"
+            ),
+        ))
+    }
+
+    fn announce_subscription(&mut self, header: CommandHeader, status: CounterId) {
+        self.services.respond(&Response::SubscriptionReady {
+            correlation_id: header.correlation_id,
+            channel_status_counter_id: status,
+        });
+    }
+
+    /// Adds a subscription whose channel has its addresses.
+    pub(super) fn add_network_subscription(
+        &mut self,
+        header: CommandHeader,
+        stream_id: StreamId,
+        channel: UdpChannel,
+        params: SubscriptionParams,
+    ) -> Result<(), CommandFailure> {
+        let text = channel.spec.uri.as_str().to_owned();
+        let endpoint = self.receive_endpoint_for(header.correlation_id, channel, &params)?;
+        let clash = self
+            .links
+            .iter()
+            .filter(|link| link.kind.endpoint() == Some(endpoint) && link.stream_id == stream_id)
+            .try_for_each(|link| link.params.check_clash(&params));
+        if let Err(clash) = clash {
+            self.release_receive_endpoint(endpoint);
+            return Err(clash.into());
+        }
+        let status = self
+            .receive_endpoint(endpoint)
+            .map_or(CounterId::NONE, |endpoint| endpoint.status.id);
+        let identity = (header.client_id, header.correlation_id.into(), stream_id);
+        let link = self.new_link(identity, LinkKind::Network(endpoint), &text, params);
+        self.announce_subscription(header, status);
+        self.add_link(link);
+        Ok(())
+    }
+
+    /// Adds a spy, as a subscription or as a receive destination of one.
+    pub(super) fn add_spy(
+        &mut self,
+        header: CommandHeader,
+        (registration_id, stream_id): (RegistrationId, StreamId),
+        channel: &UdpChannel,
+        params: SubscriptionParams,
+        is_destination: bool,
+    ) -> Result<(), CommandFailure> {
+        let kind = LinkKind::Spy {
+            canonical_form: channel.canonical_form.clone(),
+            tag: channel.tag,
+        };
+        let text = channel.spec.uri.as_str();
+        let identity = (header.client_id, registration_id, stream_id);
+        let mut link = self.new_link(identity, kind, text, params);
+        link.is_destination = is_destination;
+        if is_destination {
+            self.services.succeed(header.correlation_id);
+        } else {
+            self.announce_subscription(header, CounterId::NONE);
+        }
+        self.add_link(link);
+        Ok(())
+    }
+
+    pub(super) fn new_link(
+        &mut self,
+        (client_id, registration_id, stream_id): (ClientId, RegistrationId, StreamId),
+        kind: LinkKind,
+        text: &str,
+        params: SubscriptionParams,
+    ) -> SubscriptionLink {
+        SubscriptionLink {
+            id: self.links.next_id(),
+            registration_id,
+            client_id,
+            stream_id,
+            channel: text.to_owned(),
+            kind,
+            session_id: params.session_id,
+            is_response: params.is_response,
+            params: Arc::new(params),
+            is_destination: false,
+        }
+    }
+
+    /// Takes a link in and announces every source it matches.
+    pub(super) fn add_link(&mut self, link: SubscriptionLink) {
+        match link.kind {
+            LinkKind::Ipc => {
+                for publication in &mut self.publications {
+                    if link.matches(publication) && publication.accepts_subscribers() {
+                        sources::link_image(&mut self.services, publication, &link);
+                    }
+                }
+            }
+            LinkKind::Spy { .. } => self.link_spy(&link),
+            LinkKind::Network(_) => {
+                self.add_interest(&link);
+                self.link_images(&link);
+            }
+        }
+        self.links.push(link);
+    }
+
+    pub(super) fn on_remove_subscription(
+        &mut self,
+        header: CommandHeader,
+        registration_id: RegistrationId,
+    ) -> Result<(), CommandFailure> {
+        if !self
+            .links
+            .iter()
+            .any(|link| link.registration_id == registration_id)
+        {
+            return Err(unknown_subscription(registration_id));
+        }
+        // Without a word: the client closes its images itself.
+        for counter_id in self.unlink_all(|link| link.registration_id == registration_id) {
+            self.services.free_counter(counter_id);
+        }
+        self.services.succeed(header.correlation_id);
+        Ok(())
+    }
+
+    /// Removes links in one pass over links and subscribers; returns the position counters they had.
+    pub(super) fn unlink_all(&mut self, matches: impl Fn(&SubscriptionLink) -> bool) -> Vec<CounterId> {
+        let taken = self.links.take(matches);
+        let removed: BTreeSet<LinkId> = taken.iter().map(|link| link.id).collect();
+        let mut counters = Vec::new();
+        if removed.is_empty() {
+            return counters;
+        }
+        let mut is_removed = |subscriber: &Subscriber| removed.contains(&subscriber.link);
+        let mut unlink = |source: &mut dyn Source| {
+            let unlinked = source.unlink(&mut is_removed);
+            counters.extend(unlinked.iter().map(|subscriber| subscriber.counter_id));
+        };
+        for publication in &mut self.publications {
+            unlink(publication);
+        }
+        for publication in &mut self.network_publications {
+            unlink(publication);
+        }
+        for image in &mut self.images {
+            unlink(image);
+        }
+        for link in taken {
+            self.remove_interest(&link);
+            if let Some(endpoint) = link.kind.endpoint() {
+                self.release_receive_endpoint(endpoint);
+            }
+        }
+        counters
     }
 }

@@ -9,8 +9,8 @@ use fulmar::agent::{Agent, AgentError};
 use fulmar::control::ErrorCode;
 use fulmar::directory::{Directory, DirectoryError, LogKind};
 use fulmar::id::ClientId;
-use fulmar::log::LogBuffers;
 use fulmar::log::descriptor::log_length;
+use fulmar::log::{LogBuffers, LogType};
 use fulmar::memory::mapped::Blocks;
 use fulmar::time::{NanoTime, Now};
 
@@ -167,9 +167,13 @@ impl ResourceAgent {
         } else {
             Blocks::Allocate
         };
+        let kind = match request.init.log_type {
+            LogType::Image => LogKind::Image,
+            LogType::Concurrent | LogType::Exclusive => LogKind::Publication,
+        };
         let (region, path) = self
             .directory
-            .create_log(LogKind::Publication, request.registration_id, length, blocks)
+            .create_log(kind, request.registration_id, length, blocks)
             .map_err(|error| self.creation_error(length, &error))?;
         let log = LogBuffers::initialise(region, &request.init).map_err(|error| {
             // The file is of no use to anybody; that its removal may fail changes nothing for the client.
