@@ -2,9 +2,11 @@
 //! that the model notices when either half of the rule is weakened.
 #![cfg(loom)]
 
-use fulmar::agent::doorbell::{DOORBELL_LENGTH, DoorbellWords, SEQUENCE_OFFSET, SLEEPING_OFFSET};
+use fulmar::agent::doorbell::{
+    DOORBELL_LENGTH, DoorbellWords, SEQUENCE_OFFSET, SLEEPING_OFFSET, SLEEPS_OFFSET,
+};
 use fulmar::memory::{AtomicBuffer, LoomWords};
-use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
@@ -200,4 +202,110 @@ fn a_sleep_without_comparing_loses_a_ring() {
 #[should_panic(expected = "the work behind a ring was not seen")]
 fn a_raise_without_release_hides_the_work() {
     model(Weakened::Raise, 1);
+}
+
+/// The other way round: a ringer that only looks, and a sleeper that looks again after its announcement. The pipe is a
+/// count behind a lock, as the kernel keeps it.
+struct Offers {
+    words: Words,
+    /// Messages offered.
+    offered: AtomicUsize,
+    pipe: Mutex<usize>,
+}
+
+/// What a twin does wrong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Careless {
+    Nothing,
+    /// The sleeper goes to sleep without looking again.
+    LastLook,
+    /// The sleeper, woken for nothing, sleeps again under its old announcement.
+    Again,
+}
+
+impl Offers {
+    fn bell(&self) -> DoorbellWords<Words> {
+        DoorbellWords::new(self.words.clone())
+    }
+
+    /// Two messages, each with a look at the sleeper and at most one alarm per announcement.
+    fn offer_twice(&self) {
+        let mut answered = None;
+        for message in 1..=2 {
+            self.offered.store(message, Ordering::Relaxed);
+            let announcement = self.bell().announcement();
+            if announcement.is_some() && announcement != answered {
+                answered = announcement;
+                *self.pipe.lock().unwrap() += 1;
+            }
+        }
+    }
+
+    /// Announce, look, sleep; once woken, look and sleep again. Answers how many messages it saw before the sleep in
+    /// which it was left.
+    fn sleep_twice(&self, careless: Careless) -> usize {
+        let bell = self.bell();
+        let mut seen = self.offered.load(Ordering::Relaxed);
+        bell.announce();
+        for _ in 0..2 {
+            if careless != Careless::LastLook {
+                seen = self.offered.load(Ordering::Relaxed);
+            }
+            let mut pipe = self.pipe.lock().unwrap();
+            if *pipe == 0 {
+                break;
+            }
+            *pipe = 0;
+            drop(pipe);
+            if careless != Careless::Again {
+                bell.announce_again();
+            }
+            seen = self.offered.load(Ordering::Relaxed);
+        }
+        seen
+    }
+}
+
+fn offers(careless: Careless) {
+    let lost = std::sync::Arc::new(std::sync::Mutex::new(false));
+    let outcome = lost.clone();
+    loom::model(move || {
+        let offers = Arc::new(Offers {
+            words: Words {
+                words: std::sync::Arc::new(LoomWords::new(DOORBELL_LENGTH)),
+                weakened: Weakened::Nothing,
+            },
+            offered: AtomicUsize::new(0),
+            pipe: Mutex::new(0),
+        });
+        let ringer = {
+            let offers = offers.clone();
+            thread::spawn(move || offers.offer_twice())
+        };
+        let seen = offers.sleep_twice(careless);
+        ringer.join().unwrap();
+        assert!(offers.words.load_relaxed_i32(SLEEPS_OFFSET) > 0);
+        // Who sleeps on an empty pipe has to have seen everything.
+        if *offers.pipe.lock().unwrap() == 0 && seen < 2 {
+            *outcome.lock().unwrap() = true;
+        }
+    });
+    assert!(!*lost.lock().unwrap(), "an offer was left lying");
+}
+
+#[test]
+fn no_offer_is_left_lying() {
+    offers(Careless::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "an offer was left lying")]
+fn a_sleep_without_a_last_look_leaves_an_offer() {
+    offers(Careless::LastLook);
+}
+
+#[test]
+#[should_panic(expected = "an offer was left lying")]
+fn an_old_announcement_leaves_an_offer() {
+    offers(Careless::Again);
 }

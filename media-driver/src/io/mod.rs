@@ -14,6 +14,7 @@ pub mod network;
 pub mod receive;
 pub mod spec;
 pub mod system;
+pub mod waiter;
 
 pub use batch::{SendBatch, SendEntry, SendError, SendOutcome};
 pub use interfaces::{InterfaceList, NetworkInterface, SystemInterfaces};
@@ -21,3 +22,4 @@ pub use network::{IoError, Network, Registration, UdpSocket};
 pub use receive::{Datagram, Filled, ReceiveBatch, ReceiveError, ReceiveOutcome};
 pub use spec::{Interface, Join, SocketRole, SocketSpec};
 pub use system::SystemNetwork;
+pub use waiter::{WaitCap, Waiting};

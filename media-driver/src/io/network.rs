@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::batch::{SendBatch, SendOutcome};
 use super::receive::{ReceiveBatch, ReceiveOutcome};
@@ -70,16 +71,30 @@ impl IoError {
     }
 }
 
-/// Where sockets say which thread they wake.
-#[derive(Debug)]
+/// Where sockets say which thread they wake. Cloning gives the same thread.
+#[derive(Clone, Debug)]
 pub struct Registration {
-    pub(super) registry: mio::Registry,
+    registry: Option<Arc<mio::Registry>>,
 }
 
 impl Registration {
-    /// For backends: where file descriptors are registered.
+    /// Of a thread that never blocks on sockets, or of no thread at all.
     #[must_use]
-    pub fn registry(&self) -> &mio::Registry {
-        &self.registry
+    pub const fn none() -> Self {
+        Self { registry: None }
+    }
+
+    /// Of the thread that waits for the poll of this registry.
+    #[must_use]
+    pub fn of(registry: mio::Registry) -> Self {
+        Self {
+            registry: Some(Arc::new(registry)),
+        }
+    }
+
+    /// For backends: where file descriptors are registered, if anybody cares.
+    #[must_use]
+    pub fn registry(&self) -> Option<&mio::Registry> {
+        self.registry.as_deref()
     }
 }

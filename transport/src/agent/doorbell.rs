@@ -3,6 +3,7 @@
 //! ```text
 //!   0  i32 sequence   counts rings; the futex word
 //!  64  i32 sleeping   how many wait in the kernel
+//!  68  i32 sleeps     counts announcements; for sleepers that look again before they wait
 //! 128  end
 //! ```
 //!
@@ -11,18 +12,32 @@
 //! sequence and then looks at `sleeping`, the waiter raises `sleeping` and then looks at the sequence, and at least
 //! one of the two sees the other. Every wait is bounded, so that whatever another process stores in the two words
 //! costs at worst a delay or a needless cycle.
+//!
+//! Ringers that ring for every message can not afford the two read-modify-writes of a ring. For them there is the
+//! other way round ([`OfferBell`]): they only look at `sleeping`, after a fence, and the sleeper looks for work once
+//! more between its announcement, which ends in a fence as well, and its sleep. One of the two sees the other.
+//!
+//! A sleeper that waits for sockets, too, can not wait on a futex. Then the ringer gives the [`Alarm`] of the
+//! doorbell instead.
 
+#[cfg(not(loom))]
+use core::cell::Cell;
 #[cfg(not(loom))]
 use core::time::Duration;
 
 use crate::memory::AtomicBuffer;
 #[cfg(not(loom))]
 use crate::memory::{Region, View};
+#[cfg(not(loom))]
+use crate::sync::Arc;
+use crate::sync::{Ordering, fence};
 
 /// Offset of the sequence, the futex word.
 pub const SEQUENCE_OFFSET: usize = 0;
 /// Offset of the count of sleepers; on its own cache line.
 pub const SLEEPING_OFFSET: usize = 64;
+/// Offset of the count of announcements; beside the count of sleepers, with which it is read.
+pub const SLEEPS_OFFSET: usize = 68;
 /// Length of a doorbell.
 pub const DOORBELL_LENGTH: usize = 128;
 
@@ -75,6 +90,44 @@ impl<B: AtomicBuffer> DoorbellWords<B> {
     pub fn leave(&self) {
         self.words.fetch_add_i32(SLEEPING_OFFSET, -1);
     }
+
+    /// Announces a sleeper that now looks for work once more before it sleeps. [`Self::leave`] follows in the end.
+    #[inline]
+    pub fn announce(&self) {
+        self.words.fetch_add_i32(SLEEPS_OFFSET, 1);
+        // SYNC doorbell-announced: whoever sees the sleeper sees the new count as well.
+        self.words.fetch_add_i32(SLEEPING_OFFSET, 1);
+        // SYNC doorbell-last-look: the look for work that follows sees everything that was stored before the fence of
+        // a ringer that saw no sleeper.
+        fence(Ordering::SeqCst);
+    }
+
+    /// As [`Self::announce`], for a sleeper that is announced and has used up an alarm: the next ringer gives another
+    /// one.
+    #[inline]
+    pub fn announce_again(&self) {
+        self.words.fetch_add_i32(SLEEPS_OFFSET, 1);
+        // SYNC doorbell-last-look: as in `announce`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// For who stored work: the number of the announcement of a sleeper that may not see it.
+    #[inline(always)]
+    pub fn announcement(&self) -> Option<i32> {
+        // SYNC doorbell-last-look: either the look below sees the sleeper, or the sleeper's look sees the work.
+        fence(Ordering::SeqCst);
+        // SYNC doorbell-announced: the count is at least as new as the sleeper.
+        (self.words.load_acquire_i32(SLEEPING_OFFSET) != 0)
+            .then(|| self.words.load_relaxed_i32(SLEEPS_OFFSET))
+    }
+}
+
+/// What wakes a thread that sleeps elsewhere than on the futex of its doorbell.
+#[cfg(not(loom))]
+pub trait Alarm: Send + Sync + core::fmt::Debug {
+    /// Ends the sleep, or the next one if the thread is awake. Never blocks; what it can not do the longest wait of
+    /// the sleeper makes good.
+    fn sound(&self);
 }
 
 /// Why a wait ended.
@@ -92,6 +145,8 @@ pub enum Woken {
 pub struct Doorbell {
     view: View,
     words: DoorbellWords<View>,
+    /// Instead of the futex.
+    alarm: Option<Arc<dyn Alarm>>,
 }
 
 #[cfg(not(loom))]
@@ -108,7 +163,26 @@ impl Doorbell {
         Self {
             words: DoorbellWords::new(view.clone()),
             view,
+            alarm: None,
         }
+    }
+
+    /// As [`Self::new`], for a thread that is not woken by the futex but by `alarm`. [`Self::wait`] is not for it.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_alarm(view: View, alarm: Arc<dyn Alarm>) -> Self {
+        Self {
+            alarm: Some(alarm),
+            ..Self::new(view)
+        }
+    }
+
+    /// The words, for a thread that sleeps by its own means.
+    #[must_use]
+    pub fn words(&self) -> &DoorbellWords<View> {
+        &self.words
     }
 
     /// A doorbell for the threads of this process.
@@ -151,6 +225,10 @@ impl Doorbell {
 
     #[cold]
     fn wake_sleepers(&self) {
+        if let Some(alarm) = &self.alarm {
+            alarm.sound();
+            return;
+        }
         // SAFETY: FUTEX_WAKE(uaddr, op, count) reads no memory of ours; the address is a 4-byte aligned word that
         // `view` keeps mapped for the whole call. No PRIVATE flag, as sleepers may be other processes.
         unsafe {
@@ -191,10 +269,100 @@ impl Doorbell {
     }
 }
 
+/// A doorbell for one who stores work all the time, and only looks whether somebody sleeps. At most one alarm is given
+/// per announcement of the sleeper. Used by one thread at a time.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub struct OfferBell {
+    words: DoorbellWords<View>,
+    alarm: Arc<dyn Alarm>,
+    /// The announcement that the last alarm answered.
+    answered: Cell<Option<i32>>,
+}
+
+#[cfg(not(loom))]
+impl OfferBell {
+    /// A bell over the first [`DOORBELL_LENGTH`] bytes of a view.
+    ///
+    /// # Panics
+    /// If the view is shorter.
+    #[must_use]
+    pub fn new(view: View, alarm: Arc<dyn Alarm>) -> Self {
+        Self {
+            words: DoorbellWords::new(view),
+            alarm,
+            answered: Cell::new(None),
+        }
+    }
+
+    /// Comes after work was stored: wakes the sleeper if there is one. Costs a fence and a load if there is none.
+    #[inline(always)]
+    pub fn after_offer(&self) {
+        if let Some(announcement) = self.words.announcement() {
+            self.answer(announcement);
+        }
+    }
+
+    #[cold]
+    fn answer(&self, announcement: i32) {
+        if self.answered.replace(Some(announcement)) != Some(announcement) {
+            self.alarm.sound();
+        }
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::sync::AtomicUsize;
     use crate::time::SystemClock;
+
+    #[derive(Debug, Default)]
+    struct Counted(AtomicUsize);
+
+    impl Alarm for Counted {
+        fn sound(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_alarm_takes_the_place_of_the_futex() {
+        let alarm = Arc::new(Counted::default());
+        let doorbell = Doorbell::with_alarm(Region::heap(DOORBELL_LENGTH).as_view(), alarm.clone());
+        doorbell.ring();
+        assert_eq!(alarm.0.load(Ordering::Relaxed), 0, "nobody sleeps");
+        doorbell.words().announce();
+        doorbell.ring();
+        assert_eq!(alarm.0.load(Ordering::Relaxed), 1);
+        doorbell.words().leave();
+        doorbell.ring();
+        assert_eq!(alarm.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_offer_gives_one_alarm_per_announcement() {
+        let alarm = Arc::new(Counted::default());
+        let region = Region::heap(DOORBELL_LENGTH);
+        let sleeper = DoorbellWords::new(region.as_view());
+        let one = OfferBell::new(region.as_view(), alarm.clone());
+        let other = OfferBell::new(region.as_view(), alarm.clone());
+        let alarms_after = |bell: &OfferBell| {
+            bell.after_offer();
+            alarm.0.load(Ordering::Relaxed)
+        };
+        assert_eq!(alarms_after(&one), 0);
+        sleeper.announce();
+        assert_eq!(alarms_after(&one), 1);
+        assert_eq!(alarms_after(&one), 1);
+        assert_eq!(alarms_after(&other), 2, "each bell for itself");
+        sleeper.announce_again();
+        assert_eq!(alarms_after(&one), 3);
+        sleeper.leave();
+        assert_eq!(alarms_after(&other), 3);
+        sleeper.announce();
+        assert_eq!(alarms_after(&other), 4);
+    }
 
     #[test]
     fn a_ring_before_the_wait_is_not_lost() {

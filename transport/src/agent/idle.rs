@@ -174,7 +174,8 @@ impl IdleStrategy for Adaptive {
 
 /// Time to the deadline, at most `longest`. Never zero: an agent that leaves a deadline behind and finds no work at
 /// it must not turn waiting into spinning.
-fn until(deadline: NanoTime, now: NanoTime, longest: Duration) -> Duration {
+#[must_use]
+pub fn until(deadline: NanoTime, now: NanoTime, longest: Duration) -> Duration {
     const SHORTEST: Duration = Duration::from_micros(1);
     let left = u64::try_from(deadline.since(now)).map_or(Duration::ZERO, Duration::from_nanos);
     left.min(longest).max(SHORTEST)

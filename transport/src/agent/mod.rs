@@ -21,7 +21,7 @@ pub mod runner;
 pub use agent::{Agent, AgentError};
 pub use composite::Composite;
 #[cfg(not(loom))]
-pub use doorbell::Doorbell;
+pub use doorbell::{Alarm, Doorbell, OfferBell};
 pub use idle::{IdleMode, IdleStrategy};
 pub use invoker::AgentInvoker;
 pub use process::{ProcessId, ProcessWatch, ProcessWatches};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::offer::Offer;
 use super::slot::Slot;
-use crate::agent::Doorbell;
+use crate::agent::{Alarm, Doorbell, OfferBell};
 use crate::bits::align_i64;
 use crate::cnc::extension::{Extension, OwnerSlot};
 use crate::counters::Counter;
@@ -22,6 +22,8 @@ pub(super) struct Attachment {
     pub(super) identity: Identity,
     pub(super) extension: Option<Extension>,
     pub(super) doorbell: Option<Doorbell>,
+    /// Wakes threads of the driver that wait for sockets.
+    pub(super) pipe: Option<Arc<dyn Alarm>>,
 }
 
 /// How the driver calls a publication.
@@ -84,6 +86,16 @@ impl Attachment {
             doorbell.ring();
         }
         limit
+    }
+
+    /// The bell that a handle uses after each message to the network, which leaves the driver from a thread that may
+    /// sleep. `None` for IPC, where subscribers look by themselves, and for drivers that can not be woken.
+    pub(super) fn offer_bell(&self) -> Option<OfferBell> {
+        // Channels of the network have a status, those of IPC have none.
+        if self.identity.status == CounterId::NONE {
+            return None;
+        }
+        self.extension.as_ref()?.offer_bell(self.pipe.as_ref()?)
     }
 
     /// A quarter of the publication window, bytes.

@@ -9,6 +9,11 @@ use core::ops::{Deref, DerefMut};
 use super::error::CommitError;
 use crate::log::{Claimed, FrameFields};
 
+/// Set in the state of claims on publications to the network. Such a state equals none that a publication is in, so
+/// that their commits take the way of claims that came too late and part from them there: claims on IPC publications
+/// pay nothing for the difference.
+pub(super) const TO_NETWORK: u64 = 1 << 62;
+
 /// What a publication does with its claims.
 pub(super) trait Claimant {
     /// Writes the payload and publishes it.

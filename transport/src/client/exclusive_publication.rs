@@ -5,7 +5,7 @@ use core::cell::Cell;
 use std::sync::Arc;
 
 use super::attachment::{Attachment, PublicationShared};
-use super::claim::{Claim, Claimant};
+use super::claim::{Claim, Claimant, TO_NETWORK};
 use super::client::{Client, Handle};
 use super::error::{BlockError, CommitError, RegistrationError};
 use super::offer::Offer;
@@ -14,6 +14,7 @@ use super::publication::publication_queries;
 use super::registry::ResourceKey;
 use super::slot::{NEVER, Slot, lock};
 use super::status::ChannelStatus;
+use crate::agent::OfferBell;
 use crate::id::{CounterId, RegistrationId, SessionId};
 use crate::log::{
     AppendOutcome, BlockOutcome, Claimed, ExclusiveAppender, FrameFields, FrameView, NoReservedValue,
@@ -32,9 +33,20 @@ pub struct ExclusivePublication {
 
 struct Attached {
     appender: ExclusiveAppender<View>,
-    /// The limit as read last; the counter is looked at again when it is reached.
+    /// The limit as read last; the counter is looked at again when it is reached. Publications to the network have
+    /// always reached it: everything that only they do is done on that way.
     limit: i64,
     attachment: Arc<Attachment>,
+    /// Only publications to the network have it.
+    network: Option<ToNetwork>,
+}
+
+/// What a handle needs to publish to the network.
+struct ToNetwork {
+    /// Wakes the sender after an offer.
+    bell: OfferBell,
+    /// The limit as read last.
+    limit: i64,
 }
 
 impl ExclusivePublication {
@@ -80,12 +92,16 @@ impl ExclusivePublication {
     /// The outcome when nothing was reserved.
     #[inline]
     pub fn try_claim(&mut self, length: usize) -> Result<Claim<'_>, Offer> {
-        let Some(attached) = self.attached() else {
+        if self.state != self.shared.slot.state() {
+            self.refresh();
+        }
+        let state = self.state;
+        let Some(attached) = &mut self.attached else {
             return Err(self.refusal_when_detached());
         };
-        let claimed = attached.with_limit(length, |appender, limit| appender.claim(length, limit))?;
+        let (claimed, state) = attached.claim(length, state)?;
         let staging = self.staging.take();
-        Ok(Claim::new(self, claimed, self.state, staging, length))
+        Ok(Claim::new(self, claimed, state, staging, length))
     }
 
     /// Appends a padding frame that stands for `length` bytes of payload: subscribers skip it.
@@ -180,11 +196,16 @@ impl ExclusivePublication {
     #[cold]
     fn refresh(&mut self) {
         let (state, attachment) = self.shared.slot.fetch();
-        self.attached = attachment.map(|attachment| Attached {
-            appender: ExclusiveAppender::new((*attachment.log).clone()),
+        self.attached = attachment.map(|attachment| {
             // SYNC publisher-limit: memory below the limit has been zeroed.
-            limit: attachment.limit.get_acquire(),
-            attachment,
+            let limit = attachment.limit.get_acquire();
+            let network = attachment.offer_bell().map(|bell| ToNetwork { bell, limit });
+            Attached {
+                appender: ExclusiveAppender::new((*attachment.log).clone()),
+                limit: if network.is_some() { i64::MIN } else { limit },
+                attachment,
+                network,
+            }
         });
         self.state = state;
     }
@@ -269,8 +290,55 @@ impl Attached {
                 Err(outcome) => return Err(self.refused(outcome, length)),
             }
         }
-        self.limit = self.attachment.limit_at(self.appender.position());
-        append(&mut self.appender, self.limit).map_err(|outcome| self.refused(outcome, length))
+        let limit = self.fresh_limit();
+        let done = append(&mut self.appender, limit).map_err(|outcome| self.refused(outcome, length))?;
+        self.wake_sender();
+        Ok(done)
+    }
+
+    /// Also returns the state under which the claim is committed.
+    #[inline]
+    fn claim(&mut self, length: usize, state: u64) -> Result<(Claimed, u64), Offer> {
+        if self.attachment.log.metadata().is_connected() {
+            match self.appender.claim(length, self.limit) {
+                Ok(claimed) => return Ok((claimed, state)),
+                Err(AppendOutcome::AtLimit { .. }) => {}
+                Err(outcome) => return Err(self.refused(outcome, length)),
+            }
+        }
+        self.claim_with_fresh_limit(length, state)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn claim_with_fresh_limit(&mut self, length: usize, state: u64) -> Result<(Claimed, u64), Offer> {
+        let limit = self.fresh_limit();
+        let claimed = self
+            .appender
+            .claim(length, limit)
+            .map_err(|outcome| self.refused(outcome, length))?;
+        let mark = if self.network.is_some() { TO_NETWORK } else { 0 };
+        Ok((claimed, state ^ mark))
+    }
+
+    #[cold]
+    fn fresh_limit(&mut self) -> i64 {
+        let position = self.appender.position();
+        let Some(network) = &mut self.network else {
+            self.limit = self.attachment.limit_at(position);
+            return self.limit;
+        };
+        if position >= network.limit || !self.attachment.log.metadata().is_connected() {
+            network.limit = self.attachment.limit_at(position);
+        }
+        network.limit
+    }
+
+    /// Comes after something was published on the way of a fresh limit, which is the only one to the network.
+    fn wake_sender(&self) {
+        if let Some(network) = &self.network {
+            network.bell.after_offer();
+        }
     }
 
     #[cold]
@@ -294,7 +362,7 @@ impl Claimant for ExclusivePublication {
         fields: FrameFields,
     ) -> Result<i64, CommitError> {
         let Some(attached) = self.attached.as_ref().filter(|_| self.state == state) else {
-            return Err(CommitError::Closed);
+            return self.commit_to_network(claimed, state, staged, fields);
         };
         if self.shared.slot.state() != state {
             attached.appender.abort(claimed);
@@ -306,11 +374,40 @@ impl Claimant for ExclusivePublication {
     fn abort(&self, claimed: &Claimed, state: u64) {
         if let Some(attached) = self.attached.as_ref().filter(|_| self.state == state) {
             attached.appender.abort(claimed);
+        } else if state & TO_NETWORK != 0 {
+            Claimant::abort(self, claimed, state ^ TO_NETWORK);
+            self.wake_sender();
         }
     }
 
     fn give_back(&self, staging: Vec<u8>) {
         self.staging.set(staging);
+    }
+}
+
+impl ExclusivePublication {
+    /// A claim that was made under another state, and one to the network, which says so in its state.
+    #[cold]
+    #[inline(never)]
+    fn commit_to_network(
+        &self,
+        claimed: &Claimed,
+        state: u64,
+        staged: &[u8],
+        fields: FrameFields,
+    ) -> Result<i64, CommitError> {
+        if state & TO_NETWORK == 0 {
+            return Err(CommitError::Closed);
+        }
+        let position = Claimant::commit(self, claimed, state ^ TO_NETWORK, staged, fields)?;
+        self.wake_sender();
+        Ok(position)
+    }
+
+    fn wake_sender(&self) {
+        if let Some(attached) = &self.attached {
+            attached.wake_sender();
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 
 use core::time::Duration;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::{ClientError, RegistrationError};
 use super::liveness::{Liveness, Process};
 use super::settings::ClientSettings;
-use crate::agent::Doorbell;
 use crate::agent::process::{ProcessId, ProcessWatch, WatchError, process_that_maps};
+use crate::agent::{Alarm, Doorbell};
 use crate::cnc::extension::{ClientSlot, Extension};
 use crate::cnc::{CncError, CncFile, layout};
 use crate::control::{Command, CommandHeader};
@@ -125,6 +126,10 @@ impl Finder {
         if let Err(reason) = self.judge_heartbeat(run, heartbeat, lives, settings, now) {
             return Attempt::NotYet(reason);
         }
+        let extension = extension.map(|extension| {
+            let pipe = directory.open_bell().map(|pipe| Arc::new(pipe) as Arc<dyn Alarm>);
+            (extension, pipe)
+        });
         match Link::open(cnc, ring, run, extension, watch, settings, now) {
             Ok(link) => Attempt::Found(Box::new(link)),
             Err(reason) => Attempt::NotYet(reason),
@@ -197,6 +202,8 @@ pub(super) struct Link {
     counters: CountersReader<View>,
     extension: Option<Extension>,
     doorbell: Option<Doorbell>,
+    /// Wakes threads of the driver that wait for sockets.
+    pipe: Option<Arc<dyn Alarm>>,
     /// Held for its drop, which gives the slot back.
     _client_slot: Option<ClientSlot>,
     watch: Option<Watch>,
@@ -218,11 +225,13 @@ impl Link {
         cnc: CncFile,
         ring: ManyToOneRing<View>,
         run: Run,
-        extension: Option<Extension>,
+        extension: Option<(Extension, Option<Arc<dyn Alarm>>)>,
         watch: Option<Watch>,
         settings: &ClientSettings,
         now: Now,
     ) -> Result<Link, String> {
+        let (extension, pipe) = extension.unzip();
+        let pipe = pipe.flatten();
         let receiver = BroadcastReceiver::new(cnc.to_clients()).map_err(|e| e.to_string())?;
         let counters = cnc.counters().clone();
         let client_id = ClientId(ring.next_correlation_id());
@@ -235,8 +244,11 @@ impl Link {
             ring,
             receiver,
             counters,
-            doorbell: extension.as_ref().map(Extension::doorbell),
+            doorbell: extension
+                .as_ref()
+                .map(|extension| extension.driver_doorbell(pipe.as_ref())),
             extension,
+            pipe,
             _client_slot: client_slot,
             watch,
             client_id,
@@ -258,6 +270,11 @@ impl Link {
 
     pub(super) fn extension(&self) -> Option<&Extension> {
         self.extension.as_ref()
+    }
+
+    /// The pipe that wakes threads of the driver that wait for sockets, if there is one.
+    pub(super) fn pipe(&self) -> Option<Arc<dyn Alarm>> {
+        self.pipe.clone()
     }
 
     /// The bell that wakes the driver, if it has one.

@@ -6,7 +6,7 @@ use core::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::attachment::{Attachment, PublicationShared, Window};
-use super::claim::{Claim, Claimant};
+use super::claim::{Claim, Claimant, TO_NETWORK};
 use super::client::{Client, Handle};
 use super::error::{CommitError, RegistrationError};
 use super::offer::Offer;
@@ -14,6 +14,7 @@ use super::pending::PendingOperation;
 use super::registry::ResourceKey;
 use super::slot::{NEVER, Slot, lock};
 use super::status::ChannelStatus;
+use crate::agent::OfferBell;
 use crate::id::{CounterId, RegistrationId, SessionId};
 use crate::log::{
     AppendOutcome, Claimed, ConcurrentAppender, FrameFields, FrameView, NoReservedValue, ReservedValue,
@@ -40,10 +41,21 @@ struct Local {
 
 struct Attached {
     appender: ConcurrentAppender<View>,
-    /// The limit as read last; the counter is looked at again when it is reached.
+    /// The limit as read last; the counter is looked at again when it is reached. Publications to the network have
+    /// always reached it: everything that only they do is done on that way.
     limit: Cell<i64>,
     window: Window,
     attachment: Arc<Attachment>,
+    /// Only publications to the network have it.
+    network: Option<ToNetwork>,
+}
+
+/// What a handle needs to publish to the network.
+struct ToNetwork {
+    /// Wakes the sender after an offer.
+    bell: OfferBell,
+    /// The limit as read last.
+    limit: Cell<i64>,
 }
 
 impl Publication {
@@ -97,14 +109,8 @@ impl Publication {
                     let Some(attached) = &local.attached else {
                         return Err(self.refusal_when_detached());
                     };
-                    let claimed = attached.claim(length)?;
-                    return Ok(Claim::new(
-                        self,
-                        claimed,
-                        local.state,
-                        self.staging.take(),
-                        length,
-                    ));
+                    let (claimed, state) = attached.claim(length, local.state)?;
+                    return Ok(Claim::new(self, claimed, state, self.staging.take(), length));
                 }
             }
             self.refresh();
@@ -396,12 +402,18 @@ impl Attached {
                 attachment.identity.original_registration_id,
             )
         });
+        // SYNC publisher-limit: memory below the limit has been zeroed.
+        let limit = attachment.limit.get_acquire();
+        let network = attachment.offer_bell().map(|bell| ToNetwork {
+            bell,
+            limit: Cell::new(limit),
+        });
         Attached {
             appender: ConcurrentAppender::new((*attachment.log).clone(), tag),
-            // SYNC publisher-limit: memory below the limit has been zeroed.
-            limit: Cell::new(attachment.limit.get_acquire()),
+            limit: Cell::new(if network.is_some() { i64::MIN } else { limit }),
             window: Window(slot),
             attachment,
+            network,
         }
     }
 
@@ -435,28 +447,56 @@ impl Attached {
     {
         let limit = self.fresh_limit();
         match self.appender.offer(&self.window, source, reserved, limit) {
-            AppendOutcome::Appended { position } => Offer::Position(position),
+            AppendOutcome::Appended { position } => {
+                self.wake_sender();
+                Offer::Position(position)
+            }
             outcome => self.refused(outcome, source.length()),
         }
     }
 
+    /// Also returns the state under which the claim is committed.
     #[inline]
-    fn claim(&self, length: usize) -> Result<Claimed, Offer> {
+    fn claim(&self, length: usize, state: u64) -> Result<(Claimed, u64), Offer> {
         if self.appender.log().metadata().is_connected() {
             match self.appender.claim(&self.window, length, self.limit.get()) {
+                Ok(claimed) => return Ok((claimed, state)),
                 Err(AppendOutcome::AtLimit { .. }) => {}
-                outcome => return outcome.map_err(|outcome| self.refused(outcome, length)),
+                Err(outcome) => return Err(self.refused(outcome, length)),
             }
         }
-        self.appender
+        self.claim_with_fresh_limit(length, state)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn claim_with_fresh_limit(&self, length: usize, state: u64) -> Result<(Claimed, u64), Offer> {
+        let claimed = self
+            .appender
             .claim(&self.window, length, self.fresh_limit())
-            .map_err(|outcome| self.refused(outcome, length))
+            .map_err(|outcome| self.refused(outcome, length))?;
+        let mark = if self.network.is_some() { TO_NETWORK } else { 0 };
+        Ok((claimed, state ^ mark))
     }
 
     fn fresh_limit(&self) -> i64 {
-        let limit = self.attachment.limit_at(self.appender.position());
-        self.limit.set(limit);
-        limit
+        let position = self.appender.position();
+        let Some(network) = &self.network else {
+            let limit = self.attachment.limit_at(position);
+            self.limit.set(limit);
+            return limit;
+        };
+        if position >= network.limit.get() || !self.appender.log().metadata().is_connected() {
+            network.limit.set(self.attachment.limit_at(position));
+        }
+        network.limit.get()
+    }
+
+    /// Comes after something was published on the way of a fresh limit, which is the only one to the network.
+    fn wake_sender(&self) {
+        if let Some(network) = &self.network {
+            network.bell.after_offer();
+        }
     }
 
     #[cold]
@@ -481,7 +521,7 @@ impl Claimant for Publication {
     ) -> Result<i64, CommitError> {
         let local = self.local.borrow();
         let Some(attached) = local.attached.as_ref().filter(|_| local.state == state) else {
-            return Err(CommitError::Closed);
+            return self.commit_to_network(claimed, state, staged, fields);
         };
         if self.shared.slot.state() != state {
             let _ = attached.appender.abort(&attached.window, claimed);
@@ -498,11 +538,40 @@ impl Claimant for Publication {
         if let Some(attached) = local.attached.as_ref().filter(|_| local.state == state) {
             // Revoked means that the driver has already made padding of it, which is what an abort wants.
             let _ = attached.appender.abort(&attached.window, claimed);
+        } else if state & TO_NETWORK != 0 {
+            Claimant::abort(self, claimed, state ^ TO_NETWORK);
+            self.wake_sender();
         }
     }
 
     fn give_back(&self, staging: Vec<u8>) {
         self.staging.set(staging);
+    }
+}
+
+impl Publication {
+    /// A claim that was made under another state, and one to the network, which says so in its state.
+    #[cold]
+    #[inline(never)]
+    fn commit_to_network(
+        &self,
+        claimed: &Claimed,
+        state: u64,
+        staged: &[u8],
+        fields: FrameFields,
+    ) -> Result<i64, CommitError> {
+        if state & TO_NETWORK == 0 {
+            return Err(CommitError::Closed);
+        }
+        let position = Claimant::commit(self, claimed, state ^ TO_NETWORK, staged, fields)?;
+        self.wake_sender();
+        Ok(position)
+    }
+
+    fn wake_sender(&self) {
+        if let Some(attached) = &self.local.borrow().attached {
+            attached.wake_sender();
+        }
     }
 }
 

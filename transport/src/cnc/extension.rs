@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!    0 i64 magic, stored last            128 doorbell of the driver, 128 bytes
-//!    8 i32 version                       256 zero
+//!    8 i32 version                       256 doorbell of the sender, 128 bytes
 //!   12 i32 client slots                 1024 client slots, 128 bytes each:
 //!   16 i32 owner slots                          0 i64 client id    8 i64 pid   16 i64 start ticks  24 i64 namespace
 //!                                              32 i64 1 once a publication of the client got no owner slot
@@ -11,7 +11,14 @@
 //!   32 i64 driver start ticks                   0 i64 owner tag    8 i64 client id   16 i64 log registration id
 //!   40 i64 driver start, epoch ms              64 i64 window word 72 i64 in-flight length
 //!   48 i64 driver namespace
+//!   56 i32 1 if the driver sleeps on the pipe
+//!   60 i32 offset of the doorbell for
+//!          offers to the network, or 0
 //! ```
+//!
+//! The driver sleeps on the futex of its doorbell, or, on a thread that waits for sockets as well, on a pipe
+//! ([`crate::directory::BellPipe`]). The sender always sleeps on the pipe; where it shares a thread with the
+//! conductor, the two share a doorbell.
 //!
 //! The first word of a slot says what it is: 0 free, -1 being filled in, otherwise taken. It is stored last, so that
 //! the rest is complete once it is seen. The driver frees the slots of a client only when its process is known to be
@@ -22,11 +29,12 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 
 use crate::agent::doorbell::DOORBELL_LENGTH;
-use crate::agent::{Doorbell, ProcessId};
+use crate::agent::{Alarm, Doorbell, OfferBell, ProcessId};
 use crate::bits::align;
 use crate::id::{ClientId, RegistrationId};
 use crate::log::AppendWindow;
 use crate::memory::{AtomicBuffer, Region, View};
+use crate::sync::Arc;
 use crate::time::EpochMs;
 
 /// Name of the file in the driver's directory.
@@ -50,7 +58,10 @@ const DRIVER_PID_OFFSET: usize = 24;
 const DRIVER_START_TICKS_OFFSET: usize = 32;
 const DRIVER_START_OFFSET: usize = 40;
 const DRIVER_NAMESPACE_OFFSET: usize = 48;
+const DRIVER_SLEEP_OFFSET: usize = 56;
+const OFFER_DOORBELL_OFFSET: usize = 60;
 const DOORBELL_OFFSET: usize = 128;
+const SENDER_DOORBELL_OFFSET: usize = 256;
 const SLOTS_OFFSET: usize = 1024;
 const SLOT_LENGTH: usize = 128;
 /// More slots than this in a header are nonsense.
@@ -76,8 +87,14 @@ const WINDOW_RESERVING: i64 = 1;
 /// Set in the window word beside the position, which is a multiple of 32.
 const WINDOW_IN_FLIGHT: i64 = 2;
 
-const _: () = assert!(DOORBELL_OFFSET + DOORBELL_LENGTH <= SLOTS_OFFSET);
-const _: () = assert!(DRIVER_NAMESPACE_OFFSET + 8 <= DOORBELL_OFFSET);
+const SLEEPS_ON_FUTEX: i32 = 0;
+const SLEEPS_ON_PIPE: i32 = 1;
+const NO_DOORBELL: i32 = 0;
+
+const _: () = assert!(DOORBELL_OFFSET + DOORBELL_LENGTH <= SENDER_DOORBELL_OFFSET);
+const _: () = assert!(SENDER_DOORBELL_OFFSET + DOORBELL_LENGTH <= SLOTS_OFFSET);
+const _: () = assert!(DRIVER_NAMESPACE_OFFSET + 8 <= DRIVER_SLEEP_OFFSET);
+const _: () = assert!(OFFER_DOORBELL_OFFSET + 4 <= DOORBELL_OFFSET);
 const _: () = assert!(OWNER_LENGTH + 8 <= SLOT_LENGTH);
 
 /// Why a file is no extension of the driver at hand.
@@ -121,6 +138,17 @@ pub struct Extension {
     view: View,
     client_slots: usize,
     owner_slots: usize,
+}
+
+/// Who in the driver sleeps where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleepers {
+    /// The conductor on the futex of its doorbell; nobody waits for offers to the network.
+    Futex,
+    /// The conductor on the futex, the sender on the pipe.
+    FutexAndPipe,
+    /// Both on one thread, on the pipe.
+    Pipe,
 }
 
 /// An attached client and its process.
@@ -274,10 +302,55 @@ impl Extension {
         }
     }
 
-    /// The doorbell that wakes the driver.
+    /// The doorbell that wakes the driver, if it sleeps on the futex.
     #[must_use]
     pub fn doorbell(&self) -> Doorbell {
-        Doorbell::new(self.view.slice(DOORBELL_OFFSET, DOORBELL_LENGTH))
+        Doorbell::new(self.doorbell_words())
+    }
+
+    /// The words of that doorbell.
+    #[must_use]
+    pub fn doorbell_words(&self) -> View {
+        self.view.slice(DOORBELL_OFFSET, DOORBELL_LENGTH)
+    }
+
+    /// The words of the doorbell that wakes the sender, where it has a thread of its own or one with the receiver.
+    #[must_use]
+    pub fn sender_doorbell_words(&self) -> View {
+        self.view.slice(SENDER_DOORBELL_OFFSET, DOORBELL_LENGTH)
+    }
+
+    /// For the driver, before clients come in: says how it is woken.
+    pub fn set_sleepers(&self, sleepers: Sleepers) {
+        let (driver, offers) = match sleepers {
+            Sleepers::Futex => (SLEEPS_ON_FUTEX, NO_DOORBELL),
+            Sleepers::FutexAndPipe => (SLEEPS_ON_FUTEX, SENDER_DOORBELL_OFFSET as i32),
+            Sleepers::Pipe => (SLEEPS_ON_PIPE, DOORBELL_OFFSET as i32),
+        };
+        self.view.store_relaxed_i32(DRIVER_SLEEP_OFFSET, driver);
+        self.view.store_relaxed_i32(OFFER_DOORBELL_OFFSET, offers);
+    }
+
+    /// For clients: the doorbell that wakes the driver, wherever it sleeps. `pipe` is the pipe in its directory.
+    #[must_use]
+    pub fn driver_doorbell(&self, pipe: Option<&Arc<dyn Alarm>>) -> Doorbell {
+        match pipe {
+            Some(pipe) if self.view.load_relaxed_i32(DRIVER_SLEEP_OFFSET) == SLEEPS_ON_PIPE => {
+                Doorbell::with_alarm(self.doorbell_words(), Arc::clone(pipe))
+            }
+            _ => self.doorbell(),
+        }
+    }
+
+    /// For clients: the bell to use after offers to the network, if the sender can be woken.
+    #[must_use]
+    pub fn offer_bell(&self, pipe: &Arc<dyn Alarm>) -> Option<OfferBell> {
+        let words = match usize::try_from(self.view.load_relaxed_i32(OFFER_DOORBELL_OFFSET)) {
+            Ok(DOORBELL_OFFSET) => self.doorbell_words(),
+            Ok(SENDER_DOORBELL_OFFSET) => self.sender_doorbell_words(),
+            _ => return None,
+        };
+        Some(OfferBell::new(words, Arc::clone(pipe)))
     }
 
     /// The region, to ask whether it was damaged.

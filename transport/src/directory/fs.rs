@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use super::activity::{Inactive, examine};
 use super::start::{Prepared, StartError, StartOptions, decide, error_log_text, timestamp};
 use super::{
-    Blocks, Directory, DirectoryError, IMAGES_FOLDER, LOG_SUFFIX, LOSS_REPORT_FILE_NAME, LogKind,
-    PUBLICATIONS_FOLDER, Refusal, check_log_inside, check_log_name, log_path, os,
+    BELL_FILE_NAME, BellPipe, Blocks, Directory, DirectoryError, IMAGES_FOLDER, LOG_SUFFIX,
+    LOSS_REPORT_FILE_NAME, LogKind, PUBLICATIONS_FOLDER, Refusal, check_log_inside, check_log_name, log_path,
+    os,
 };
 use crate::agent::idle;
 use crate::cnc::{extension, layout};
@@ -171,6 +172,7 @@ impl FsDirectory {
         let known = [
             layout::FILE_NAME,
             extension::FILE_NAME,
+            BELL_FILE_NAME,
             LOSS_REPORT_FILE_NAME,
             PUBLICATIONS_FOLDER,
             IMAGES_FOLDER,
@@ -292,6 +294,17 @@ impl Directory for FsDirectory {
 
     fn map_extension(&self) -> Result<Region, DirectoryError> {
         map(&self.file(extension::FILE_NAME))
+    }
+
+    fn create_bell(&self) -> Result<Option<BellPipe>, DirectoryError> {
+        let path = self.file(BELL_FILE_NAME);
+        BellPipe::create(Path::new(&path), self.modes.file)
+            .map(Some)
+            .map_err(|error| DirectoryError::from_io(&path, 0, error))
+    }
+
+    fn open_bell(&self) -> Option<BellPipe> {
+        BellPipe::open(Path::new(&self.file(BELL_FILE_NAME))).ok()
     }
 
     fn create_loss_report(&self, length: u64) -> Result<Region, DirectoryError> {

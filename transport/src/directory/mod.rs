@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/cnc.dat                                  command and control
 //!             fulmar.dat                               our extension
+//!             fulmar.bell                              pipe that wakes threads which wait for sockets
 //!             loss-report.dat
 //!             publications/<registration id>.logbuffer
 //!             images/<correlation id>.logbuffer
@@ -10,6 +11,7 @@
 #![cfg(not(loom))]
 
 pub mod activity;
+pub mod bell;
 pub mod fs;
 pub mod mem;
 mod os;
@@ -26,12 +28,15 @@ pub use crate::memory::mapped::Blocks;
 use crate::time::Clock;
 
 pub use activity::{Activity, check_active};
+pub use bell::BellPipe;
 pub use fs::{FsDirectory, Modes};
 pub use mem::MemDirectory;
 pub use start::{Prepared, StartError, StartOptions};
 
 /// Name of the loss report in the directory.
 pub const LOSS_REPORT_FILE_NAME: &str = "loss-report.dat";
+/// Name of the pipe that wakes the driver's network threads.
+pub const BELL_FILE_NAME: &str = "fulmar.bell";
 /// Folder of the logs of publications.
 pub const PUBLICATIONS_FOLDER: &str = "publications";
 /// Folder of the logs of images.
@@ -206,6 +211,20 @@ pub trait Directory: Send + Sync {
     /// # Errors
     /// [`DirectoryError::NotFound`] in the directory of a driver of another make.
     fn map_extension(&self) -> Result<Region, DirectoryError>;
+
+    /// Creates the pipe through which clients wake a driver that waits for sockets. `None` where there is none: in
+    /// memory, where nobody sleeps.
+    ///
+    /// # Errors
+    /// What the system says; a driver works without it.
+    fn create_bell(&self) -> Result<Option<BellPipe>, DirectoryError> {
+        Ok(None)
+    }
+
+    /// Opens that pipe, if there is one that can be used.
+    fn open_bell(&self) -> Option<BellPipe> {
+        None
+    }
 
     /// Creates the loss report, as [`Self::create_cnc`].
     ///

@@ -65,3 +65,14 @@ pub(super) fn try_lock(file: &File) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Makes a named pipe; the umask narrows the mode.
+pub(super) fn make_pipe(path: &Path, mode: u32) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: mkfifo(path, mode) reads a NUL-terminated string, which outlives the call.
+    if unsafe { libc::mkfifo(path.as_ptr(), mode as libc::mode_t) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

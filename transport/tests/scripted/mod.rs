@@ -211,6 +211,18 @@ impl<D: Directory + Clone + 'static> FakeDriver<D> {
         stream: i32,
         limit: i64,
     ) -> FakePublication {
+        self.answer_publication_of(id, session, stream, limit, CounterId::NONE)
+    }
+
+    /// The same; a channel of the network has a status.
+    pub fn answer_publication_of(
+        &mut self,
+        id: CorrelationId,
+        session: i32,
+        stream: i32,
+        limit: i64,
+        status: CounterId,
+    ) -> FakePublication {
         let (log, path) = self.create_log(id.get(), session, stream);
         let counter = self.counter(1, id.get(), limit);
         log.metadata().set_connected(true);
@@ -220,7 +232,7 @@ impl<D: Directory + Clone + 'static> FakeDriver<D> {
             session_id: SessionId(session),
             stream_id: StreamId(stream),
             position_limit_counter_id: counter,
-            channel_status_counter_id: CounterId::NONE,
+            channel_status_counter_id: status,
             log_path: Text::from(path.as_str()),
         }));
         FakePublication {

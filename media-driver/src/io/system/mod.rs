@@ -101,8 +101,10 @@ impl UdpSocket for SystemSocket {
 
     fn register(&mut self, waiter: &Registration) -> Result<(), IoError> {
         // Closing the descriptor, which is never duplicated, takes it out of the poll again.
-        waiter
-            .registry()
+        let Some(registry) = waiter.registry() else {
+            return Ok(());
+        };
+        registry
             .register(&mut SourceFd(&self.fd()), SOCKET_TOKEN, Interest::READABLE)
             .map_err(|error| IoError::new("wait for", self.local, error))
     }

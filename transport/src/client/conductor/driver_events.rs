@@ -208,6 +208,7 @@ impl Conductor {
             },
             extension: link.extension().cloned(),
             doorbell: link.doorbell(),
+            pipe: link.pipe(),
         })
     }
 

@@ -1,0 +1,464 @@
+//! How a thread that has sockets waits: it spins, yields, then blocks until a datagram comes, a deadline is reached,
+//! another thread of the driver rings, or a client of ours has offered something.
+//!
+//! ```text
+//! arriving datagram ---------------- socket  ─┐
+//! other agents: lane, doorbell rings - waker ─┤ mio poll
+//! our clients' offers and commands ---- pipe ─┘
+//! ```
+//!
+//! Before it blocks, the thread announces itself in the words of its doorbell and runs one more cycle. Clients look
+//! at the announcement after each offer, so that offers cost them no system call while the thread is awake
+//! ([`fulmar::agent::OfferBell`]). Clients of other makes do not look; they wait for the cap.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use fulmar::agent::idle::until;
+use fulmar::agent::{Alarm, Doorbell, IdleMode, IdleStrategy};
+use fulmar::directory::BellPipe;
+use fulmar::memory::View;
+use fulmar::sync::{AtomicI64, Ordering};
+use fulmar::time::NanoTime;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::network::Registration;
+
+const WAKER_TOKEN: Token = Token(1);
+const PIPE_TOKEN: Token = Token(2);
+
+/// Sockets that one look can name; the others are found by the cycle that follows, or by the next look.
+const EVENTS: usize = 64;
+
+/// The parts of a thread's waiting. The strategy goes to its runner, the rest to those who wake it.
+pub struct Waiting {
+    /// How the thread waits.
+    pub idle: Box<dyn IdleStrategy>,
+    /// What its lanes ring. Clients that know the words ring them by the pipe instead.
+    pub doorbell: Doorbell,
+    /// Where its sockets register.
+    pub registration: Registration,
+    /// The longest wait without a reason.
+    pub cap: WaitCap,
+}
+
+/// The longest a thread waits when nobody wakes it and no deadline comes. It bounds how long an offer of a client
+/// that does not ring lies around. May be changed at any time, from any thread.
+#[derive(Clone, Debug)]
+pub struct WaitCap(Arc<AtomicI64>);
+
+impl WaitCap {
+    /// A cap.
+    #[must_use]
+    pub fn new(cap: Duration) -> Self {
+        Self(Arc::new(AtomicI64::new(nanos(cap))))
+    }
+
+    /// Changes it. A wait that has begun is not cut short.
+    pub fn set(&self, cap: Duration) {
+        self.0.store(nanos(cap), Ordering::Relaxed);
+    }
+
+    /// What it is now.
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed).unsigned_abs())
+    }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl Waiting {
+    /// Prepares a thread's waiting in the given mode. `words` are those of its doorbell: in the extension file where
+    /// clients are to wake it, else anywhere. `pipe` is the one that these clients write to. Modes other than
+    /// [`IdleMode::Adaptive`] never block in a way that could be cut short: sockets and pipe are not looked at then.
+    ///
+    /// # Errors
+    /// What the system says; it has no more descriptors, for instance.
+    pub fn new(mode: IdleMode, words: View, pipe: Option<BellPipe>, cap: Duration) -> io::Result<Self> {
+        let wait_cap = WaitCap::new(cap);
+        if mode != IdleMode::Adaptive {
+            let doorbell = Doorbell::new(words);
+            return Ok(Self {
+                idle: mode.strategy(doorbell.clone(), cap),
+                doorbell,
+                registration: Registration::none(),
+                cap: wait_cap,
+            });
+        }
+        let (idle, registration) = SocketIdle::new(words, pipe, wait_cap.clone())?;
+        Ok(Self {
+            doorbell: idle.doorbell.clone(),
+            idle: Box::new(idle),
+            registration,
+            cap: wait_cap,
+        })
+    }
+}
+
+/// Wakes the poll from another thread of this process.
+#[derive(Debug)]
+struct WakerAlarm(Waker);
+
+impl Alarm for WakerAlarm {
+    fn sound(&self) {
+        // It fails only where the counter behind it overflows, and then the poll wakes anyway.
+        let _ = self.0.wake();
+    }
+}
+
+/// [`fulmar::agent::idle::Adaptive`] for a thread with sockets.
+struct SocketIdle {
+    poll: Poll,
+    events: Events,
+    pipe: Option<BellPipe>,
+    doorbell: Doorbell,
+    patience: Patience,
+    cap: WaitCap,
+    /// Whether the words say that we sleep, and a cycle was run since.
+    announced: bool,
+}
+
+impl SocketIdle {
+    fn new(words: View, pipe: Option<BellPipe>, cap: WaitCap) -> io::Result<(Self, Registration)> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Arc::new(WakerAlarm(Waker::new(&registry, WAKER_TOKEN)?));
+        if let Some(pipe) = &pipe {
+            registry.register(&mut SourceFd(&pipe.as_raw_fd()), PIPE_TOKEN, Interest::READABLE)?;
+        }
+        let idle = SocketIdle {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            pipe,
+            doorbell: Doorbell::with_alarm(words, waker),
+            patience: Patience::new(),
+            cap,
+            announced: false,
+        };
+        Ok((idle, Registration::of(registry)))
+    }
+
+    /// Blocks for at most `timeout`.
+    fn block(&mut self, timeout: Duration) {
+        // An error is a signal, which is as good as a reason to look; anything else leaves no events, too, and then
+        // the wait must not turn into spinning.
+        if let Err(error) = self.poll.poll(&mut self.events, Some(timeout))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            fulmar::agent::idle::sleep(timeout);
+            return;
+        }
+        if self.events.is_empty() {
+            return;
+        }
+        if let Some(pipe) = &self.pipe
+            && self.events.iter().any(|event| event.token() == PIPE_TOKEN)
+        {
+            pipe.drain();
+        }
+        // Alarms that were given so far are used up by the cycle that follows.
+        self.doorbell.words().announce_again();
+    }
+
+    fn withdraw(&mut self) {
+        if core::mem::replace(&mut self.announced, false) {
+            self.doorbell.words().leave();
+        }
+    }
+}
+
+impl IdleStrategy for SocketIdle {
+    fn idle(&mut self, work: usize, deadline: NanoTime, now: NanoTime) {
+        match self.patience.next(work, now) {
+            Step::Run => self.withdraw(),
+            Step::Spin => {
+                self.withdraw();
+                fulmar::sync::spin_loop();
+            }
+            Step::Yield => {
+                self.withdraw();
+                std::thread::yield_now();
+            }
+            Step::Block if self.announced => {
+                let longest = self.patience.wait(self.cap.get());
+                self.block(until(deadline, now, longest));
+            }
+            Step::Block => {
+                // One more cycle, which sees whatever came without an alarm.
+                self.doorbell.words().announce();
+                self.announced = true;
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        self.patience = Patience::new();
+        self.withdraw();
+    }
+
+    fn doorbell(&self) -> Option<Doorbell> {
+        Some(self.doorbell.clone())
+    }
+}
+
+impl Drop for SocketIdle {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+/// How long to stay awake without work. It learns: work that comes while we are awake makes us stay awake longer the
+/// next time, work that has to wake us makes us go to sleep sooner. So a stream of messages finds us awake, and the
+/// heartbeats of quiet streams cost little more than the wake-up: a cycle over many sockets is not cheap.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Time of the first cycle without work after the last one with work.
+    empty_since: Option<NanoTime>,
+    /// How long we stay awake, nanoseconds.
+    budget: i64,
+    /// Whether the budget was used up since the last work.
+    is_over: bool,
+    /// The next wait.
+    wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Run,
+    Spin,
+    Yield,
+    Block,
+}
+
+impl Patience {
+    const SHORTEST: i64 = 10_000;
+    const LONGEST: i64 = 200_000;
+    const FIRST_WAIT: Duration = Duration::from_micros(100);
+
+    const fn new() -> Self {
+        Self {
+            empty_since: None,
+            budget: Self::LONGEST,
+            is_over: false,
+            wait: Self::FIRST_WAIT,
+        }
+    }
+
+    /// What to do after a cycle that began at `now` and did so much work.
+    fn next(&mut self, work: usize, now: NanoTime) -> Step {
+        if work > 0 {
+            if self.empty_since.take().is_some() && !self.is_over {
+                self.budget = (self.budget * 2).min(Self::LONGEST);
+                self.wait = Self::FIRST_WAIT;
+            }
+            self.is_over = false;
+            return Step::Run;
+        }
+        let empty = now.since(*self.empty_since.get_or_insert(now));
+        if self.is_over || empty >= self.budget {
+            if !core::mem::replace(&mut self.is_over, true) {
+                self.budget = (self.budget / 2).max(Self::SHORTEST);
+            }
+            Step::Block
+        } else if empty < self.budget / 2 {
+            Step::Spin
+        } else {
+            Step::Yield
+        }
+    }
+
+    /// The longest next wait. Waits become longer and longer, for the sake of those who can not wake us.
+    fn wait(&mut self, cap: Duration) -> Duration {
+        let wait = self.wait.min(cap);
+        self.wait = wait.saturating_mul(2).min(cap);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use fulmar::agent::OfferBell;
+    use fulmar::agent::doorbell::{DOORBELL_LENGTH, SLEEPING_OFFSET};
+    use fulmar::log::Payload;
+    use fulmar::memory::{AtomicBuffer, Region};
+    use fulmar::time::SystemClock;
+
+    use super::super::conformance::pair;
+    use super::super::{ReceiveBatch, SendBatch, SendEntry, SystemNetwork};
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A thread that waits a minute when it waits.
+    struct Sleeper {
+        idle: SocketIdle,
+        registration: Registration,
+        words: View,
+    }
+
+    fn sleeper(pipe: Option<BellPipe>) -> Sleeper {
+        let words = Region::heap(DOORBELL_LENGTH).as_view();
+        let (mut idle, registration) = SocketIdle::new(words.clone(), pipe, WaitCap::new(MINUTE)).unwrap();
+        idle.patience.wait = MINUTE;
+        Sleeper {
+            idle,
+            registration,
+            words,
+        }
+    }
+
+    impl Sleeper {
+        fn is_announced(&self) -> bool {
+            self.words.load_acquire_i32(SLEEPING_OFFSET) != 0
+        }
+
+        /// One empty cycle.
+        fn cycle(&mut self) {
+            let now = SystemClock.nanos();
+            self.idle.idle(0, NanoTime::never_after(now), now);
+        }
+
+        /// Empty cycles up to the one after which it would block.
+        fn until_announced(&mut self) {
+            while !self.is_announced() {
+                self.cycle();
+            }
+        }
+
+        /// Blocks, and has to be woken long before a minute is over.
+        fn is_woken(&mut self) {
+            self.until_announced();
+            let start = SystemClock.nanos();
+            self.cycle();
+            assert!(SystemClock.nanos().since(start) < 30_000_000_000);
+        }
+    }
+
+    #[test]
+    fn a_datagram_ends_the_wait() {
+        let mut thread = sleeper(None);
+        let (mut sender, mut receiver) = pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into());
+        receiver.register(&thread.registration).unwrap();
+        let to = Some(receiver.local_address());
+        let mut batch = ReceiveBatch::new(1);
+        for _ in 0..3 {
+            sender.send(&SendBatch::of(SendEntry::datagram(
+                Payload::from_slice(b"up"),
+                to,
+            )));
+            thread.is_woken();
+            assert_eq!(receiver.receive(&mut batch).datagrams, 1);
+            assert_eq!(receiver.receive(&mut batch).datagrams, 0);
+        }
+    }
+
+    #[test]
+    fn another_thread_ends_the_wait() {
+        let mut thread = sleeper(None);
+        let bell = thread.idle.doorbell().unwrap();
+        thread.until_announced();
+        bell.ring();
+        thread.is_woken();
+        // From another thread, while it waits or about to.
+        std::thread::scope(|scope| {
+            thread.until_announced();
+            scope.spawn(|| bell.ring());
+            thread.is_woken();
+        });
+    }
+
+    #[test]
+    fn an_offer_of_a_client_ends_the_wait_and_costs_nothing_while_awake() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("bell");
+        let pipe = BellPipe::create(&path, 0o600).unwrap();
+        let mut thread = sleeper(Some(pipe));
+        let theirs = BellPipe::open(&path).unwrap();
+        let alarm = Arc::new(BellPipe::open(&path).unwrap());
+        let offers = OfferBell::new(thread.words.clone(), alarm);
+        for _ in 0..3 {
+            // Awake.
+            thread.idle.idle(1, NanoTime(0), NanoTime(0));
+            offers.after_offer();
+            assert!(!theirs.drain());
+            // About to sleep.
+            thread.until_announced();
+            offers.after_offer();
+            thread.is_woken();
+            assert!(!theirs.drain(), "the alarm is used up");
+            // Asleep again without having found work: the next offer wakes as well.
+            thread.until_announced();
+            offers.after_offer();
+            thread.is_woken();
+        }
+    }
+
+    #[test]
+    fn a_deadline_and_the_cap_end_the_wait() {
+        let mut thread = sleeper(None);
+        thread.until_announced();
+        let before = SystemClock.nanos();
+        let deadline = before.plus_nanos(50_000);
+        thread.idle.idle(0, deadline, before);
+        assert!(deadline.is_due(SystemClock.nanos().plus_nanos(1_000_000)));
+        let cap = thread.idle.cap.clone();
+        cap.set(Duration::from_millis(3));
+        assert_eq!(cap.get(), Duration::from_millis(3));
+        let before = SystemClock.nanos();
+        for _ in 0..10 {
+            thread.cycle();
+        }
+        assert!(SystemClock.nanos().since(before) < 30_000_000_000);
+        assert!(thread.is_announced(), "it stays announced while nothing comes");
+        thread.idle.reset();
+        assert!(!thread.is_announced());
+    }
+
+    #[test]
+    fn other_modes_do_not_block_on_sockets() {
+        let words = Region::heap(DOORBELL_LENGTH).as_view();
+        let mut waiting = Waiting::new(IdleMode::Spin, words, None, MINUTE).unwrap();
+        assert!(waiting.registration.registry().is_none());
+        let (_, mut receiver) = pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into());
+        receiver.register(&waiting.registration).unwrap();
+        let now = SystemClock.nanos();
+        waiting.idle.idle(0, NanoTime::never_after(now), now);
+        assert!(SystemClock.nanos().since(now) < 30_000_000_000);
+    }
+
+    #[test]
+    fn patience_grows_with_work_that_finds_us_awake_and_shrinks_with_work_that_wakes_us() {
+        let mut patience = Patience::new();
+        let mut now = NanoTime(5);
+        let mut sleep_after = |patience: &mut Patience| {
+            assert_eq!(patience.next(1, now), Step::Run);
+            let start = now;
+            while patience.next(0, now) != Step::Block {
+                now = now.plus_nanos(1_000);
+            }
+            now.since(start)
+        };
+        let budgets: Vec<i64> = (0..7).map(|_| sleep_after(&mut patience) / 1_000).collect();
+        assert_eq!(budgets, [200, 100, 50, 25, 13, 10, 10]);
+        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 100);
+        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 200);
+        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 300);
+        // Woken, then nothing: the waits stay long.
+        assert_eq!(patience.next(1, now), Step::Run);
+        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 300);
+        for _ in 0..6 {
+            assert_eq!(patience.next(0, now), Step::Spin);
+            assert_eq!(patience.next(1, now), Step::Run);
+        }
+        assert_eq!(patience.budget, Patience::LONGEST);
+        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 100);
+    }
+}
