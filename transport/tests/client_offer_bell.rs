@@ -71,6 +71,9 @@ impl Host {
     }
 }
 
+/// A way of publishing, with its name.
+type Way<'a> = (&'static str, Box<dyn FnMut() + 'a>);
+
 /// Each way of publishing rings once per announcement, after the message is there.
 #[test]
 fn every_way_of_publishing_to_the_network_wakes_a_sleeping_sender_once() {
@@ -79,7 +82,7 @@ fn every_way_of_publishing_to_the_network_wakes_a_sleeping_sender_once() {
     let (mut own, _) = host.exclusive(UDP, 1 << 20);
     let sleeper = host.sleeper();
     let own = std::cell::RefCell::new(&mut own);
-    let mut ways: Vec<(&str, Box<dyn FnMut() + '_>)> = Vec::new();
+    let mut ways: Vec<Way<'_>> = Vec::new();
     ways.push(("offer", Box::new(|| assert!(shared.offer(b"1").is_accepted()))));
     ways.push((
         "long offer",
