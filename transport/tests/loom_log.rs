@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex};
 use fulmar::id::{RegistrationId, SessionId, StreamId, TermId};
 use fulmar::log::{
     Action, AppendOutcome, AppendWindow, ConcurrentAppender, FrameFields, LogBuffers, LogInit, Metadata,
-    NoReservedValue, NoWindow, Unblock, Words, clean, scan_fragments, unblock_guarded,
+    NoReservedValue, NoWindow, Unblock, Words, clean, rebuild, scan_fragments, scan_gap, unblock_guarded,
 };
 use fulmar::memory::{AtomicBuffer, LoomWords};
+use fulmar::wire::{DataHeader, FrameType};
 use loom::thread;
 
 const TERM: usize = 512;
@@ -286,6 +287,81 @@ fn a_reader_sees_torn_frames_without_the_release_of_the_commit() {
 #[should_panic]
 fn a_reader_sees_torn_frames_without_the_acquire_of_the_length() {
     two_publishers_and_a_reader(Weakened::Acquire(0));
+}
+
+/// A frame of eight bytes as it travels.
+fn arrived_frame(offset: usize, value: u64) -> Vec<u8> {
+    let header = DataHeader {
+        frame_length: 40,
+        version: 0,
+        flags: 0xC0,
+        frame_type: FrameType::DATA,
+        term_offset: offset as i32,
+        session_id: SessionId(7),
+        stream_id: StreamId(9),
+        term_id: TermId(0),
+        reserved_value: 0,
+    };
+    let mut bytes = header.encode().to_vec();
+    bytes.extend_from_slice(&value.to_le_bytes());
+    bytes.resize(FRAME, 0);
+    bytes
+}
+
+/// The receiver inserts datagrams while somebody looks for gaps and reads.
+fn rebuilding(datagrams: &'static [(usize, &'static [u64])], term: Weakened) {
+    check(3, move || {
+        let log = make(0, [0..2 * FRAME, 0..0, 0..0], term, Weakened::Nothing);
+        let receiver = {
+            let log = log.clone();
+            thread::spawn(move || {
+                for (offset, values) in datagrams {
+                    let frames = values.iter().enumerate();
+                    let bytes: Vec<u8> = frames
+                        .flat_map(|(index, value)| arrived_frame(offset + index * FRAME, *value))
+                        .collect();
+                    assert!(rebuild::insert(log.term(0), *offset as i32, &bytes));
+                }
+            })
+        };
+        let reader = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let rebuilt = scan_gap(log.term(0), 0, 2 * FRAME as i32).rebuild_offset;
+                let (got, end) = read(&log, 0, 0);
+                assert!(end >= rebuilt as usize, "what was said to have arrived is read");
+                (got, end)
+            })
+        };
+        receiver.join().unwrap();
+        let (mut got, offset) = reader.join().unwrap();
+        let (rest, end) = read(&log, 0, offset);
+        got.extend(rest);
+        assert_eq!((got, end), (vec![11, 22], 2 * FRAME));
+        assert_eq!(scan_gap(log.term(0), 0, 2 * FRAME as i32).gap, None);
+    });
+}
+
+/// One datagram of two frames, and two datagrams that overtook each other.
+const TOGETHER: &[(usize, &[u64])] = &[(0, &[11, 22])];
+const REORDERED: &[(usize, &[u64])] = &[(FRAME, &[22]), (0, &[11])];
+
+#[test]
+fn a_reader_sees_whole_frames_of_what_arrives() {
+    rebuilding(TOGETHER, Weakened::Nothing);
+    rebuilding(REORDERED, Weakened::Nothing);
+}
+
+#[test]
+#[should_panic]
+fn a_reader_sees_torn_frames_of_a_datagram_without_the_release_of_its_first_length() {
+    rebuilding(TOGETHER, Weakened::Commit);
+}
+
+#[test]
+#[should_panic]
+fn a_reader_sees_torn_frames_of_reordered_datagrams_without_the_acquire_of_the_length() {
+    rebuilding(REORDERED, Weakened::Acquire(0));
 }
 
 fn rotation_race(tails: Weakened) {
