@@ -4,13 +4,16 @@ use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use fulmar::agent::doorbell::DOORBELL_LENGTH;
 use fulmar::agent::process::ProcessId;
 use fulmar::agent::{
     Agent, AgentError, AgentInvoker, AgentRunner, Composite, Doorbell, IdleMode, IdleStrategy, OnExit,
     RunnerExit, Stopper,
 };
+use fulmar::cnc::extension::Sleepers;
 use fulmar::cnc::{CncFile, CncSpec, Extension};
 use fulmar::directory::{Directory, FsDirectory, Modes, StartError, StartOptions};
+use fulmar::memory::Region;
 use fulmar::report::LossReport;
 use fulmar::sync::{Arc, AtomicBool, Ordering};
 use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
@@ -18,11 +21,15 @@ use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
 use crate::commands::{Lane, Watches};
 use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
-use crate::io::{Network, SystemNetwork};
+use crate::io::{Network, Registration, SystemNetwork, Waiting};
 use crate::network_counters::NetworkCounters;
 use crate::receiver::agent::{ReceiverAgent, ReceiverParts};
 use crate::resources::ResourceAgent;
 use crate::sender::agent::{SenderAgent, SenderParts};
+
+/// The receiver is woken by its sockets, by the conductor and by its own deadlines; no client brings it work, so the cap
+/// only bounds how long a missed wake-up could last.
+const RECEIVER_IDLE_CAP: Duration = Duration::from_millis(100);
 
 /// The resource agent is woken by its bell and by its own deadlines; the cap only bounds how long a missed wake-up
 /// could last.
@@ -154,6 +161,7 @@ struct Assembly {
     sender: SenderAgent,
     receiver: ReceiverAgent,
     bells: Bells,
+    waiting: NetworkWaiting,
     ended: Arc<Ended>,
 }
 
@@ -166,30 +174,108 @@ struct Bells {
 }
 
 impl Bells {
-    /// Agents on one thread sleep on one bell.
-    fn new(mode: ThreadingMode, conductor: Doorbell) -> Self {
-        match mode {
-            ThreadingMode::Shared | ThreadingMode::Invoker => Self {
+    /// Agents on one thread sleep on one bell. `conductor` is the bell of a conductor that has its own thread.
+    fn new(waiting: &NetworkWaiting, conductor: Doorbell) -> Self {
+        match waiting {
+            NetworkWaiting::None => Self {
                 resources: conductor.clone(),
                 sender: conductor.clone(),
                 receiver: conductor.clone(),
                 conductor,
             },
-            ThreadingMode::SharedNetwork => {
-                let network = Doorbell::heap();
-                Self {
-                    conductor,
-                    resources: Doorbell::heap(),
-                    sender: network.clone(),
-                    receiver: network,
-                }
-            }
-            ThreadingMode::Dedicated => Self {
+            NetworkWaiting::All(all) => Self {
+                conductor: all.doorbell.clone(),
+                resources: all.doorbell.clone(),
+                sender: all.doorbell.clone(),
+                receiver: all.doorbell.clone(),
+            },
+            NetworkWaiting::Both(both) => Self {
                 conductor,
                 resources: Doorbell::heap(),
-                sender: Doorbell::heap(),
-                receiver: Doorbell::heap(),
+                sender: both.doorbell.clone(),
+                receiver: both.doorbell.clone(),
             },
+            NetworkWaiting::Each { sender, receiver } => Self {
+                conductor,
+                resources: Doorbell::heap(),
+                sender: sender.doorbell.clone(),
+                receiver: receiver.doorbell.clone(),
+            },
+        }
+    }
+}
+
+/// How the threads with sockets wait.
+enum NetworkWaiting {
+    /// Without threads there is no waiting.
+    None,
+    /// One thread for everything.
+    All(Waiting),
+    /// One thread for sender and receiver.
+    Both(Waiting),
+    /// A thread each.
+    Each { sender: Waiting, receiver: Waiting },
+}
+
+impl NetworkWaiting {
+    /// Prepares the waiting, and tells clients by the extension file how to end it.
+    fn new(
+        mode: ThreadingMode,
+        context: &DriverContext,
+        directory: &dyn Directory,
+        extension: &Extension,
+    ) -> io::Result<Self> {
+        if mode == ThreadingMode::Invoker {
+            return Ok(Self::None);
+        }
+        let cap = Duration::from_nanos(context.idle_cap_ns as u64);
+        let pipe = directory.create_bell().unwrap_or_else(|error| {
+            eprintln!("fulmar driver: clients can not wake the network threads: {error}");
+            None
+        });
+        let has_pipe = pipe.is_some();
+        let (waiting, idle) = match mode {
+            ThreadingMode::Shared | ThreadingMode::Invoker => {
+                let idle = context.shared_idle;
+                let all = Waiting::new(idle, extension.doorbell_words(), pipe, cap)?;
+                (Self::All(all), idle)
+            }
+            ThreadingMode::SharedNetwork => {
+                let idle = context.sharednetwork_idle;
+                let both = Waiting::new(idle, extension.sender_doorbell_words(), pipe, cap)?;
+                (Self::Both(both), idle)
+            }
+            ThreadingMode::Dedicated => {
+                let idle = context.sender_idle;
+                let sender = Waiting::new(idle, extension.sender_doorbell_words(), pipe, cap)?;
+                let words = Region::heap(DOORBELL_LENGTH).as_view();
+                let cap = cap.max(RECEIVER_IDLE_CAP);
+                let receiver = Waiting::new(context.receiver_idle, words, None, cap)?;
+                (Self::Each { sender, receiver }, idle)
+            }
+        };
+        extension.set_sleepers(match (&waiting, has_pipe && idle == IdleMode::Adaptive) {
+            (_, false) => Sleepers::Futex,
+            (Self::All(_), true) => Sleepers::Pipe,
+            (_, true) => Sleepers::FutexAndPipe,
+        });
+        Ok(waiting)
+    }
+
+    /// Where the sockets of the sender register.
+    fn sender(&self) -> Option<Registration> {
+        match self {
+            Self::None => None,
+            Self::All(waiting) | Self::Both(waiting) => Some(waiting.registration.clone()),
+            Self::Each { sender, .. } => Some(sender.registration.clone()),
+        }
+    }
+
+    /// Where those of the receiver do.
+    fn receiver(&self) -> Option<Registration> {
+        match self {
+            Self::Each { receiver, .. } => Some(receiver.registration.clone()),
+            _ => self.sender(),
         }
     }
 }
@@ -219,7 +305,11 @@ impl MediaDriver {
     ) -> Result<MediaDriver, LaunchError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let directory = file_directory(&context);
-        let mode = context.threading_mode;
+        // Somebody who launches a driver gives it no turns.
+        let mode = match context.threading_mode {
+            ThreadingMode::Invoker => ThreadingMode::Shared,
+            mode => mode,
+        };
         let assembly = assemble(context, directory, clock.as_ref(), Arc::new(SystemNetwork), mode)?;
         let (context, cnc, directory, ended) = (
             assembly.context.clone(),
@@ -538,7 +628,9 @@ fn assemble(
         .create_loss_report(context.loss_report_buffer_length as u64)
         .map_err(|error| files(&error))?;
 
-    let bells = Bells::new(mode, extension.doorbell());
+    let waiting =
+        NetworkWaiting::new(mode, &context, directory.as_ref(), &extension).map_err(|error| files(&error))?;
+    let bells = Bells::new(&waiting, extension.doorbell());
     let resource_commands = Lane::new(bells.resources.clone());
     let resource_events = Lane::new(bells.conductor.clone());
     let sender_commands = Lane::new(bells.sender.clone());
@@ -584,7 +676,7 @@ fn assemble(
             commands: sender_commands,
             events: network_events.clone(),
             system: Arc::new(counters.clone()),
-            registration: None,
+            registration: waiting.sender(),
             status_poll_ratio: context.send_to_status_poll_ratio as usize,
             status_poll_interval_ns: context.rcv_status_message_timeout_ns / 2,
             receive_capacity: context.receiver_io_vector_capacity as usize,
@@ -599,7 +691,7 @@ fn assemble(
             events: network_events,
             counters,
             context: context.clone(),
-            registration: None,
+            registration: waiting.receiver(),
         },
         now.nanos,
     );
@@ -612,6 +704,7 @@ fn assemble(
         sender,
         receiver,
         bells,
+        waiting,
         ended,
     })
 }
@@ -656,6 +749,7 @@ fn start(
         sender,
         receiver,
         bells,
+        waiting,
         ended,
         ..
     } = assembly;
@@ -680,30 +774,40 @@ fn start(
     };
     // The conductor's processor is that of the one thread of shared mode, too.
     let conductor_cpu = context.conductor_cpu_affinity;
-    if matches!(
-        context.threading_mode,
-        ThreadingMode::Shared | ThreadingMode::Invoker
-    ) {
-        let all = Box::new(one_thread(resources, conductor, sender, receiver));
-        let idle = context.shared_idle.strategy(bells.conductor, cap);
-        return Ok(vec![run(all, conductor_cpu, idle, "fulmar-shared")?]);
-    }
     let mut runners = Vec::new();
-    if context.threading_mode == ThreadingMode::SharedNetwork {
-        let both = Box::new(Composite::new(vec![sender, receiver]));
-        let idle = context.sharednetwork_idle.strategy(bells.sender, cap);
-        // The sender's processor is that of both.
-        runners.push(run(both, context.sender_cpu_affinity, idle, "fulmar-network")?);
-    } else {
-        let idle = context.sender_idle.strategy(bells.sender, cap);
-        runners.push(run(sender, context.sender_cpu_affinity, idle, "fulmar-sender")?);
-        let idle = context.receiver_idle.strategy(bells.receiver, cap);
-        runners.push(run(
-            receiver,
-            context.receiver_cpu_affinity,
-            idle,
-            "fulmar-receiver",
-        )?);
+    match waiting {
+        NetworkWaiting::None => return Ok(runners),
+        NetworkWaiting::All(all) => {
+            let agents = Box::new(one_thread(resources, conductor, sender, receiver));
+            return Ok(vec![run(agents, conductor_cpu, all.idle, "fulmar-shared")?]);
+        }
+        NetworkWaiting::Both(both) => {
+            let agents = Box::new(Composite::new(vec![sender, receiver]));
+            // The sender's processor is that of both.
+            runners.push(run(
+                agents,
+                context.sender_cpu_affinity,
+                both.idle,
+                "fulmar-network",
+            )?);
+        }
+        NetworkWaiting::Each {
+            sender: sends,
+            receiver: receives,
+        } => {
+            runners.push(run(
+                sender,
+                context.sender_cpu_affinity,
+                sends.idle,
+                "fulmar-sender",
+            )?);
+            runners.push(run(
+                receiver,
+                context.receiver_cpu_affinity,
+                receives.idle,
+                "fulmar-receiver",
+            )?);
+        }
     }
     let idle = context.conductor_idle.strategy(bells.conductor, cap);
     runners.push(run(conductor, conductor_cpu, idle, "fulmar-conduct")?);
