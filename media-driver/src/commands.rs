@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_queue::ArrayQueue;
@@ -151,10 +152,45 @@ pub enum ResourceEvent {
         /// Time that the look-ups took, nanoseconds.
         took_ns: i64,
     },
+    /// News of the name resolution between drivers.
+    NameResolution(NameResolutionEvent),
     /// Something to put on record.
     Warning {
         /// In words.
         text: String,
+    },
+}
+
+/// What the name resolution between drivers shows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameResolutionEvent {
+    /// It has a socket.
+    Started {
+        /// Where the socket is bound.
+        bound: SocketAddr,
+        /// Name of this driver.
+        name: String,
+    },
+    /// The number of neighbours or of known names changed.
+    Counts {
+        /// Neighbours known.
+        neighbors: usize,
+        /// Names known.
+        names: usize,
+    },
+    /// A bootstrap neighbour has an address, or another one than before.
+    Bootstrap {
+        /// Its place in the setting.
+        index: usize,
+        /// As configured.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// Datagrams that could not be read.
+    InvalidPackets {
+        /// How many.
+        count: usize,
     },
 }
 
@@ -198,6 +234,12 @@ impl<T> Lane<T> {
     #[inline]
     pub fn ring(&self) {
         self.bell.ring();
+    }
+
+    /// What wakes the reader.
+    #[must_use]
+    pub fn bell(&self) -> &Doorbell {
+        &self.bell
     }
 
     /// Takes the oldest message out.

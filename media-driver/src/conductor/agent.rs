@@ -16,6 +16,7 @@ use super::channels::LookUps;
 use super::clients::ClientRecord;
 use super::held::HeldCommands;
 use super::images::{NetworkImage, PendingImage};
+use super::name_resolution::NameResolutionCounters;
 use super::network_publications::NetworkPublication;
 use super::outbox::Outbox;
 use super::publications::Pending;
@@ -146,6 +147,7 @@ pub struct Conductor {
     pub(super) held: HeldCommands,
     /// Commands to the resource agent that found the lane full.
     pub(super) undelivered: Vec<ResourceCommand>,
+    name_resolution: NameResolutionCounters,
     pub(super) session_ids: SessionIds,
     pub(super) random: fastrand::Rng,
     pub(super) ring_watch: RingWatch,
@@ -272,6 +274,7 @@ impl Conductor {
             pending: Pending::default(),
             look_ups: LookUps::default(),
             held: HeldCommands::default(),
+            name_resolution: NameResolutionCounters::default(),
             session_ids,
             random,
             os_buffers,
@@ -388,12 +391,14 @@ impl Conductor {
                         self.unwatchable.push(client_id);
                     }
                 }
-                // Nothing asks for names yet.
                 ResourceEvent::Resolved {
                     token,
                     resolution,
                     took_ns,
                 } => self.on_resolved(token, &resolution, took_ns),
+                ResourceEvent::NameResolution(event) => {
+                    self.name_resolution.on_event(&mut self.services, &event);
+                }
                 ResourceEvent::Warning { text } => {
                     self.services
                         .record_error(fulmar::control::ErrorCode::GenericError, &text);

@@ -10,6 +10,7 @@ mod endpoints;
 mod held;
 mod images;
 mod liveness;
+mod name_resolution;
 mod network_publications;
 mod outbox;
 mod publications;

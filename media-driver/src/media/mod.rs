@@ -1,5 +1,6 @@
 //! What stands between channels and sockets: addresses, names, network interfaces, and the endpoints of channels.
 
+pub mod gossip_resolver;
 pub mod interface;
 pub mod receive_destination;
 pub mod receive_endpoint;

@@ -586,7 +586,7 @@ fn answered(
     Err(ParamsError {
         code: ErrorCode::UnknownHost,
         text: format!(
-            "Unable to resolve host {host} of {}: {reason}: {uri}",
+            "Unable to resolve host=({host}) of {}: {reason}: {uri}",
             used_as.name()
         ),
     })

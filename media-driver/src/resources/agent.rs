@@ -1,6 +1,7 @@
 //! Duty cycle of the resource agent.
 #![forbid(unsafe_code)]
 
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -12,15 +13,21 @@ use fulmar::id::ClientId;
 use fulmar::log::descriptor::log_length;
 use fulmar::log::{LogBuffers, LogType};
 use fulmar::memory::mapped::Blocks;
-use fulmar::time::{NanoTime, Now};
+use fulmar::time::{NanoTime, Now, SystemClock};
 
+use super::lookups::{Done, Job, Lookups};
 use super::storage::{StorageCheck, check};
 use crate::commands::{
     CreateLog, CreatedLog, DeleteLog, Lane, Resolve, ResourceCommand, ResourceError, ResourceEvent, Watches,
 };
 use crate::config::DriverContext;
-use crate::io::{InterfaceList, SystemInterfaces};
-use crate::media::resolver::{NameAnswer, NameRequest, NameResolver, Resolution, SystemResolver};
+use crate::io::{InterfaceList, NetworkInterface, SystemInterfaces};
+use crate::media::gossip_resolver::GossipResolver;
+use crate::media::interface::Family;
+use crate::media::resolver::{
+    NameAnswer, NameFault, NameRequest, NameResolver, NameUse, Resolution, SystemResolver,
+};
+use crate::media::udp_channel::HostPort;
 
 /// How often this agent looks at the watched processes, nanoseconds. The conductor looks far more often; this is for a
 /// conductor that found the watches locked each time.
@@ -51,8 +58,24 @@ pub struct ResourceAgent {
     next_retry: NanoTime,
     /// Events that found the queue full.
     backlog: Vec<ResourceEvent>,
-    resolver: Arc<dyn NameResolver>,
+    lookups: Lookups<Purpose>,
+    interfaces: Box<dyn InterfaceList>,
+    gossip: Option<GossipResolver>,
     now: NanoTime,
+}
+
+/// What a name is looked up for.
+#[derive(Clone, Debug, PartialEq)]
+enum Purpose {
+    /// An answer to the conductor.
+    Command {
+        token: u64,
+        interfaces: bool,
+        /// Answers that needed no look-up.
+        known: Vec<NameAnswer>,
+    },
+    /// The address of a bootstrap neighbour.
+    Bootstrap { index: usize, port: u16 },
 }
 
 impl ResourceAgent {
@@ -65,6 +88,7 @@ impl ResourceAgent {
         watched: Watches,
         now: NanoTime,
     ) -> Self {
+        let lookups = Self::lookups(Arc::new(SystemResolver), &commands, &events);
         Self {
             directory,
             context,
@@ -77,9 +101,42 @@ impl ResourceAgent {
             undeleted: Vec::new(),
             next_retry: now,
             backlog: Vec::new(),
-            resolver: Arc::new(SystemResolver),
+            lookups,
+            interfaces: Box::new(SystemInterfaces),
+            gossip: None,
             now,
         }
+    }
+
+    /// Looks names up with this resolver rather than the system's.
+    #[must_use]
+    pub fn with_resolver(mut self, resolver: Arc<dyn NameResolver>) -> Self {
+        self.lookups = Self::lookups(resolver, &self.commands, &self.events);
+        self
+    }
+
+    /// Takes the network interfaces from this list rather than from the system.
+    #[must_use]
+    pub fn with_interfaces(mut self, interfaces: Box<dyn InterfaceList>) -> Self {
+        self.interfaces = interfaces;
+        self
+    }
+
+    /// Takes part in the name resolution between drivers.
+    #[must_use]
+    pub fn with_gossip(mut self, gossip: GossipResolver) -> Self {
+        self.gossip = Some(gossip);
+        self
+    }
+
+    /// In the shared mode the thread sleeps on the conductor's bell, else on this agent's own.
+    fn lookups(
+        resolver: Arc<dyn NameResolver>,
+        commands: &Lane<ResourceCommand>,
+        events: &Lane<ResourceEvent>,
+    ) -> Lookups<Purpose> {
+        let bells = [commands.bell().clone(), events.bell().clone()];
+        Lookups::new(resolver, Arc::new(SystemClock), bells)
     }
 
     fn on_command(&mut self, command: ResourceCommand) {
@@ -103,22 +160,123 @@ impl ResourceAgent {
     }
 
     fn resolve(&mut self, request: Resolve) {
-        let answer = |request: NameRequest| {
-            let at_once = self.resolver.at_once(&request);
-            let result = at_once.unwrap_or_else(|| self.resolver.look_up(&request));
-            NameAnswer { request, result }
-        };
-        let answers = request.names.into_iter().map(answer).collect();
-        let interfaces = if request.interfaces {
-            SystemInterfaces.interfaces().unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        self.emit(ResourceEvent::Resolved {
+        let (mut known, mut names) = (Vec::new(), Vec::new());
+        for request in request.names {
+            match self.answer_at_once(&request) {
+                Some(result) => known.push(NameAnswer { request, result }),
+                None => names.push(request),
+            }
+        }
+        let purpose = Purpose::Command {
             token: request.token,
-            resolution: Box::new(Resolution { answers, interfaces }),
-            took_ns: 0,
-        });
+            interfaces: request.interfaces,
+            known,
+        };
+        if names.is_empty() {
+            self.on_looked_up(Done {
+                purpose,
+                answers: Vec::new(),
+                took_ns: 0,
+            });
+        } else if let Some(done) = self.lookups.start(Job { purpose, names }) {
+            self.on_looked_up(done);
+        }
+    }
+
+    /// Literal addresses, names of other drivers, and tables.
+    fn answer_at_once(&self, request: &NameRequest) -> Option<Result<IpAddr, NameFault>> {
+        let literal = request.host.parse().ok();
+        let told = || self.gossip.as_ref()?.look_up(request);
+        let found = literal.or_else(told).map(Ok);
+        found.or_else(|| self.lookups.resolver().at_once(request))
+    }
+
+    fn on_looked_up(&mut self, done: Done<Purpose>) {
+        match done.purpose {
+            Purpose::Command {
+                token,
+                interfaces,
+                known,
+            } => {
+                let mut answers = known;
+                answers.extend(done.answers);
+                let interfaces = if interfaces {
+                    self.list_interfaces()
+                } else {
+                    Vec::new()
+                };
+                self.emit(ResourceEvent::Resolved {
+                    token,
+                    resolution: Box::new(Resolution { answers, interfaces }),
+                    took_ns: done.took_ns,
+                });
+            }
+            Purpose::Bootstrap { index, port } => {
+                let found = done
+                    .answers
+                    .into_iter()
+                    .next()
+                    .and_then(|answer| answer.result.ok());
+                if let (Some(gossip), Some(address)) = (&mut self.gossip, found) {
+                    gossip.on_bootstrap(self.now, index, SocketAddr::new(address, port));
+                }
+            }
+        }
+    }
+
+    fn list_interfaces(&mut self) -> Vec<NetworkInterface> {
+        self.interfaces.interfaces().unwrap_or_else(|error| {
+            self.emit(ResourceEvent::Warning {
+                text: format!("the network interfaces can not be listed: {error}"),
+            });
+            Vec::new()
+        })
+    }
+
+    /// One look at each socket and timer of the name resolution between drivers.
+    fn drive_gossip(&mut self) -> usize {
+        let Some(gossip) = &mut self.gossip else {
+            return 0;
+        };
+        if !gossip.next_deadline().is_due(self.now) {
+            return 0;
+        }
+        let mut work = usize::from(gossip.do_work(self.now));
+        let (events, bootstraps) = (gossip.take_events(), gossip.poll_bootstraps(self.now));
+        for event in events {
+            self.emit(ResourceEvent::NameResolution(event));
+            work += 1;
+        }
+        for (index, at) in bootstraps {
+            self.look_up_bootstrap(index, &at);
+            work += 1;
+        }
+        work
+    }
+
+    /// Bootstrap neighbours are looked up by the ordinary resolver: gossip can not know them before it has begun.
+    fn look_up_bootstrap(&mut self, index: usize, at: &HostPort) {
+        let purpose = Purpose::Bootstrap { index, port: at.port };
+        let request = at.request(NameUse::Neighbor, Family::V4);
+        let at_once = match &request {
+            Some(request) => self.lookups.resolver().at_once(request),
+            None => at.literal().map(Ok),
+        };
+        match (request, at_once) {
+            (_, Some(Ok(address))) => {
+                if let Some(gossip) = &mut self.gossip {
+                    gossip.on_bootstrap(self.now, index, SocketAddr::new(address, at.port));
+                }
+            }
+            (Some(request), None) => {
+                let names = vec![request];
+                if let Some(done) = self.lookups.start(Job { purpose, names }) {
+                    self.on_looked_up(done);
+                }
+            }
+            // It is asked for again.
+            (_, Some(Err(_))) | (None, None) => {}
+        }
     }
 
     fn watch(&mut self, client_id: ClientId, process: ProcessId) {
@@ -349,6 +507,11 @@ impl Agent for ResourceAgent {
             self.on_command(command);
             work += 1;
         }
+        while let Some(done) = self.lookups.poll() {
+            self.on_looked_up(done);
+            work += 1;
+        }
+        work += self.drive_gossip();
         if self.next_watch.is_due(now.nanos) && !lock(&self.watched).is_empty() {
             self.next_watch = now.nanos.plus_nanos(WATCH_INTERVAL_NS);
             work += self.check_processes();
@@ -368,8 +531,11 @@ impl Agent for ResourceAgent {
         if !self.undeleted.is_empty() {
             deadline = deadline.earlier(self.next_retry);
         }
+        if let Some(gossip) = &self.gossip {
+            deadline = deadline.earlier(gossip.next_deadline());
+        }
         // In the shared mode the lane's bell wakes nobody, so what is in it already must not be slept over.
-        if !self.backlog.is_empty() || !self.commands.is_empty() {
+        if !self.backlog.is_empty() || !self.commands.is_empty() || self.lookups.has_done() {
             deadline = self.now;
         }
         deadline

@@ -2,6 +2,7 @@
 //! looking names up. The conductor never blocks because this agent does.
 
 mod agent;
+mod lookups;
 mod storage;
 #[cfg(test)]
 mod tests;

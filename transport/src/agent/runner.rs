@@ -119,6 +119,13 @@ impl AgentRunner {
         self.join()
     }
 
+    /// Asks the agent to stop and leaves it to itself: for an agent that may be inside a system call that nobody can
+    /// end. The agent is closed and dropped on its own thread, whenever that is.
+    pub fn detach(mut self) {
+        self.request_close();
+        self.thread = None;
+    }
+
     /// Waits until the agent stops by itself. On the agent's own thread it returns at once.
     pub fn join(&mut self) -> RunnerExit {
         if let Some(thread) = self.thread.take()

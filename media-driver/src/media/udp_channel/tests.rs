@@ -446,7 +446,7 @@ fn names_without_address_are_named() {
         let (code, text) = refusal(Role::Publication, query);
         assert_eq!(code, ErrorCode::UnknownHost);
         assert!(
-            text.starts_with(&format!("Unable to resolve host {host}")),
+            text.starts_with(&format!("Unable to resolve host=({host})")),
             "{text}"
         );
         assert!(text.contains("no such name"), "{text}");
