@@ -325,7 +325,7 @@ fn network_publications_have_limits_of_their_own() {
     for bad in [
         "endpoint=localhost",
         "endpoint=localhost:65536",
-        "endpoint=a:1|ttl=256",
+        "endpoint=a:1|ttl=-1",
         "endpoint=a:1|channel-snd-ts-offset=x",
     ] {
         let error = publication(&format!("aeron:udp?{bad}")).unwrap_err();

@@ -745,6 +745,11 @@ const EXPECTED: &[Expected] = &[
         "AERON_NAME_RESOLVER_SUPPLIER",
         "default",
     ),
+    words(
+        "aeron.name.resolver.init.args",
+        "AERON_NAME_RESOLVER_INIT_ARGS",
+        "",
+    ),
     words("aeron.driver.resolver.name", "AERON_DRIVER_RESOLVER_NAME", ""),
     words(
         "aeron.driver.resolver.interface",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::limits::{CLIENT_KEEPALIVE_INTERVAL, CNC_HEADER_LENGTH, COUNTERS_METADATA_FACTOR, SECOND};
 use super::settings::DriverValues;
+use crate::media::resolver::TableResolver;
 
 /// Why settings were refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -181,6 +182,17 @@ fn check_windows(values: &DriverValues) -> Result<(), ConfigError> {
 }
 
 fn check_resolver(values: &DriverValues) -> Result<(), ConfigError> {
+    require(
+        matches!(
+            values.name_resolver_supplier.as_str(),
+            "default" | "driver" | "csv_table"
+        ),
+        "aeron.name.resolver.supplier is none of default, driver and csv_table",
+    )?;
+    if values.name_resolver_supplier == "csv_table" {
+        TableResolver::parse(&values.name_resolver_init_args)
+            .map_err(|error| ConfigError::Relation(format!("aeron.name.resolver.init.args: {error}")))?;
+    }
     if values.name_resolver_supplier == "driver" {
         require(
             !values.driver_resolver_name.is_empty(),
@@ -412,6 +424,11 @@ mod tests {
         let interface = ("aeron.driver.resolver.interface", "localhost:8050");
         assert!(refusal(&[driver, interface]).contains(name.0));
         assert!(refusal(&[driver, name]).contains(interface.0));
+        assert!(refusal(&[("aeron.name.resolver.supplier", "dns")]).contains("csv_table"));
+        let table = ("aeron.name.resolver.supplier", "csv_table");
+        let rows = "aeron.name.resolver.init.args";
+        assert!(refusal(&[table, (rows, "a,b")]).contains("a,b"));
+        assert!(with(&[table, (rows, "a,endpoint,10.0.0.1")]).conclude().is_ok());
         assert!(with(&[driver, name, interface]).conclude().is_ok());
         let many = vec!["a:1"; 21].join(",");
         assert!(refusal(&[("aeron.driver.resolver.bootstrap.neighbor", &many)]).contains("20"));

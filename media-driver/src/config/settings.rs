@@ -387,8 +387,10 @@ settings! {
     driver_connect: bool = true, "aeron.driver.connect", Bool;
     /// How often names of silent endpoints are looked up again; 0 means never.
     driver_reresolution_check_interval_ns: i64 = SECOND, "aeron.driver.reresolution.check.interval", DELAY;
-    /// Where names are looked up: `default`, `driver` (gossip between drivers) or a csv table.
+    /// Where names are looked up: `default`, `driver` (gossip between drivers) or `csv_table`.
     name_resolver_supplier: String = "default".to_owned(), "aeron.name.resolver.supplier", Text::of("name");
+    /// The table of `csv_table`: rows of name, parameter, address and address of later look-ups.
+    name_resolver_init_args: String = String::new(), "aeron.name.resolver.init.args", Text::of("table");
     /// Name of this driver among drivers that resolve names for each other.
     driver_resolver_name: String = String::new(), "aeron.driver.resolver.name", Text::of("name");
     /// Address and port where this driver gossips names.

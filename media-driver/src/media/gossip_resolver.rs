@@ -246,3 +246,169 @@ fn host_address(host: &str, resolver: &dyn NameResolver) -> Result<IpAddr, NameF
         is_re_resolution: false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::DriverSettings;
+    use crate::io::{NetworkInterface, SystemNetwork};
+    use crate::media::resolver::SystemResolver;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn interfaces() -> Vec<NetworkInterface> {
+        vec![NetworkInterface {
+            name: "lo".to_owned(),
+            index: 1,
+            address: LOCALHOST,
+            prefix_length: 8,
+            is_up: true,
+            is_loopback: true,
+            is_multicast: false,
+        }]
+    }
+
+    fn open(name: &str, interface: &str, bootstrap: &str) -> Result<GossipResolver, GossipError> {
+        let mut settings = DriverSettings::defaults();
+        for (key, value) in [
+            ("aeron.name.resolver.supplier", "driver"),
+            ("aeron.driver.resolver.name", name),
+            ("aeron.driver.resolver.interface", interface),
+            ("aeron.driver.resolver.bootstrap.neighbor", bootstrap),
+        ] {
+            settings.set(key, value).unwrap();
+        }
+        let context = settings.conclude().unwrap();
+        GossipResolver::open(
+            &context,
+            &SystemNetwork,
+            &SystemResolver,
+            &interfaces(),
+            NanoTime(0),
+        )
+    }
+
+    fn bound(resolver: &mut GossipResolver) -> SocketAddr {
+        match resolver.take_events().as_slice() {
+            [NameResolutionEvent::Started { bound, .. }] => *bound,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn request(host: &str, used_as: NameUse) -> NameRequest {
+        NameRequest {
+            host: host.to_owned(),
+            used_as,
+            family: Family::V4,
+            is_re_resolution: false,
+        }
+    }
+
+    /// The host part of a bootstrap neighbour of a test is the loopback.
+    fn drive(resolvers: &mut [GossipResolver], now: NanoTime) -> Vec<Vec<NameResolutionEvent>> {
+        let drive = |resolver: &mut GossipResolver| {
+            resolver.do_work(now);
+            for (index, at) in resolver.poll_bootstraps(now) {
+                resolver.on_bootstrap(now, index, SocketAddr::new(LOCALHOST, at.port));
+            }
+            resolver.take_events()
+        };
+        resolvers.iter_mut().map(drive).collect()
+    }
+
+    #[test]
+    fn two_drivers_learn_each_others_names_over_sockets_and_forget_them() {
+        let mut first = open("first", "127.0.0.1:0", "").unwrap();
+        let at = bound(&mut first);
+        let mut second = open("second", "localhost:0", &format!("localhost:{}", at.port())).unwrap();
+        assert_eq!(bound(&mut second).ip(), LOCALHOST);
+        let mut both = [first, second];
+        let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
+        // Datagrams over loopback are there when the call that sent them returns.
+        for turn in 0..300 {
+            let events = drive(&mut both, NanoTime(turn * WORK_INTERVAL_NS));
+            of_first.extend(events[0].clone());
+            of_second.extend(events[1].clone());
+        }
+        let counts = NameResolutionEvent::Counts {
+            neighbors: 1,
+            names: 1,
+        };
+        assert_eq!(of_first, [counts.clone()]);
+        let bootstrap = NameResolutionEvent::Bootstrap {
+            index: 0,
+            name: format!("localhost:{}", at.port()),
+            address: at,
+        };
+        assert_eq!(of_second, [bootstrap, counts]);
+        let [mut first, second] = both;
+        for used_as in [NameUse::Endpoint, NameUse::Control] {
+            assert_eq!(first.look_up(&request("second", used_as)), Some(LOCALHOST));
+            assert_eq!(second.look_up(&request("first", used_as)), Some(LOCALHOST));
+            assert_eq!(first.look_up(&request("first", used_as)), Some(LOCALHOST));
+        }
+        assert_eq!(first.look_up(&request("second", NameUse::Interface)), None);
+        drop(second);
+        first.do_work(NanoTime(13_100_000_000));
+        assert_eq!(first.look_up(&request("second", NameUse::Endpoint)), None);
+        let gone = NameResolutionEvent::Counts {
+            neighbors: 0,
+            names: 0,
+        };
+        assert_eq!(first.take_events(), [gone]);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_counted() {
+        let mut resolver = open("first", "127.0.0.1:0", "").unwrap();
+        let at = bound(&mut resolver);
+        let mut stranger = SystemNetwork.open(&SocketSpec::sender_to(at)).unwrap();
+        for frame in [&[0_u8; 3][..], &[0xff; 40]] {
+            let entry = SendEntry::datagram(Payload::from_slice(frame), Some(at));
+            assert_eq!(stranger.send(&SendBatch::of(entry)).datagrams, 1);
+        }
+        assert!(resolver.do_work(NanoTime(0)));
+        let invalid = NameResolutionEvent::InvalidPackets { count: 2 };
+        assert_eq!(resolver.take_events(), [invalid]);
+        assert_eq!(resolver.next_deadline(), NanoTime(WORK_INTERVAL_NS));
+    }
+
+    #[test]
+    fn the_interface_is_found_like_that_of_a_channel() {
+        for (interface, address) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("127.9.9.9:0/8", "127.0.0.1"),
+            ("{lo}:0", "127.0.0.1"),
+            ("localhost", "127.0.0.1"),
+            ("0.0.0.0:0", "0.0.0.0"),
+            ("0.0.0.0:0/0", "0.0.0.0"),
+        ] {
+            let mut resolver = open("first", interface, "").unwrap();
+            assert_eq!(bound(&mut resolver).ip().to_string(), address, "{interface}");
+        }
+        for (interface, bootstrap, names) in [
+            ("10.99.0.1:0/24", "", "10.99.0.1:0/24"),
+            ("{nosuch}:0", "", "{nosuch}"),
+            ("127.0.0.1:x", "", "127.0.0.1:x"),
+            ("no..such:1", "", "no..such:1"),
+            ("127.0.0.1:0", "neighbour", "neighbour"),
+            ("127.0.0.1:0", "a:1,b:0", "b:0"),
+        ] {
+            let error = open("first", interface, bootstrap).err().unwrap().to_string();
+            assert!(error.contains(names), "{error}");
+        }
+        let taken = bound(&mut open("first", "127.0.0.1:0", "").unwrap());
+        drop(
+            SystemNetwork
+                .open(&SocketSpec::new(SocketRole::Receive, taken))
+                .unwrap(),
+        );
+        let _holder = SystemNetwork
+            .open(&SocketSpec::new(SocketRole::Receive, taken))
+            .unwrap();
+        let error = open("first", &taken.to_string(), "").err().unwrap();
+        assert!(matches!(error, GossipError::Socket(_)), "{error}");
+    }
+}

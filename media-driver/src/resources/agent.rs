@@ -21,11 +21,11 @@ use crate::commands::{
     CreateLog, CreatedLog, DeleteLog, Lane, Resolve, ResourceCommand, ResourceError, ResourceEvent, Watches,
 };
 use crate::config::DriverContext;
-use crate::io::{InterfaceList, NetworkInterface, SystemInterfaces};
-use crate::media::gossip_resolver::GossipResolver;
+use crate::io::{InterfaceList, Network, NetworkInterface, SystemInterfaces};
+use crate::media::gossip_resolver::{GossipError, GossipResolver};
 use crate::media::interface::Family;
 use crate::media::resolver::{
-    NameAnswer, NameFault, NameRequest, NameResolver, NameUse, Resolution, SystemResolver,
+    NameAnswer, NameFault, NameRequest, NameResolver, NameUse, Resolution, SystemResolver, TableResolver,
 };
 use crate::media::udp_channel::HostPort;
 
@@ -115,17 +115,28 @@ impl ResourceAgent {
         self
     }
 
+    /// Looks names up where the settings say, and takes part in the name resolution between drivers if they say so.
+    ///
+    /// # Errors
+    /// [`GossipError`].
+    pub fn with_names(mut self, network: &dyn Network, now: NanoTime) -> Result<Self, GossipError> {
+        if self.context.name_resolver_supplier == "csv_table" {
+            // The settings were checked with this very table.
+            let table = TableResolver::parse(&self.context.name_resolver_init_args).unwrap_or_default();
+            self = self.with_resolver(Arc::new(table));
+        }
+        if self.context.name_resolver_supplier == "driver" {
+            let resolver = self.lookups.resolver();
+            let gossip = GossipResolver::open(&self.context, network, resolver, &*self.interfaces, now)?;
+            self.gossip = Some(gossip);
+        }
+        Ok(self)
+    }
+
     /// Takes the network interfaces from this list rather than from the system.
     #[must_use]
     pub fn with_interfaces(mut self, interfaces: Box<dyn InterfaceList>) -> Self {
         self.interfaces = interfaces;
-        self
-    }
-
-    /// Takes part in the name resolution between drivers.
-    #[must_use]
-    pub fn with_gossip(mut self, gossip: GossipResolver) -> Self {
-        self.gossip = Some(gossip);
         self
     }
 
