@@ -22,6 +22,7 @@ use crate::commands::{Lane, Watches};
 use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
 use crate::io::{Network, Registration, SystemNetwork, Waiting};
+use crate::media::gossip_resolver::GossipError;
 use crate::network_counters::NetworkCounters;
 use crate::receiver::agent::{ReceiverAgent, ReceiverParts};
 use crate::resources::ResourceAgent;
@@ -52,6 +53,9 @@ pub enum LaunchError {
         /// What went wrong.
         reason: String,
     },
+    /// The name resolution between drivers can not start.
+    #[error(transparent)]
+    Names(#[from] GossipError),
     /// The system has no thread to give.
     #[error("a thread of the driver can not be started: {0}")]
     Thread(#[from] io::Error),
@@ -650,7 +654,7 @@ fn assemble(
             resource_commands: resource_commands.clone(),
             resource_events: resource_events.clone(),
             watched: Arc::clone(&watched),
-            network,
+            network: Arc::clone(&network),
             sender_commands: sender_commands.clone(),
             receiver_commands: receiver_commands.clone(),
             network_events: network_events.clone(),
@@ -669,7 +673,8 @@ fn assemble(
         resource_events,
         watched,
         now.nanos,
-    );
+    )
+    .with_names(network.as_ref(), now.nanos)?;
     let counters = NetworkCounters::new(&cnc.counter_values());
     let sender = SenderAgent::new(
         SenderParts {
