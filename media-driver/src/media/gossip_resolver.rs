@@ -336,7 +336,7 @@ mod tests {
             neighbors: 1,
             names: 1,
         };
-        assert_eq!(of_first, [counts.clone()]);
+        assert_eq!(of_first, core::slice::from_ref(&counts));
         let bootstrap = NameResolutionEvent::Bootstrap {
             index: 0,
             name: format!("localhost:{}", at.port()),
