@@ -1,5 +1,7 @@
 //! What stands between channels and sockets: addresses, names, network interfaces, and the endpoints of channels.
 
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod gossip_resolver;
 pub mod interface;
 pub mod receive_destination;

@@ -585,3 +585,6 @@ impl SendEndpoint {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,45 +2,10 @@
 //! sends in one piece.
 #![forbid(unsafe_code)]
 
-use fulmar::log::{FrameView, HeaderWord, LogBuffers, Payload, Term, Words};
+use fulmar::log::{LogBuffers, Payload, scan_datagram};
 use fulmar::memory::View;
 
 use crate::io::{SendBatch, SendEntry};
-
-/// Part of a term that makes one datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scan {
-    /// Bytes on the wire; 0 if no whole frame fits.
-    pub length: i32,
-    /// Bytes behind them that a padding frame covers and that do not travel.
-    pub padding: i32,
-}
-
-/// The longest run of committed frames from `offset` on whose bytes on the wire are at most `max_length`. Padding ends
-/// it, and only its header travels.
-pub fn scan_datagram<B: Words>(term: &Term<B>, offset: i32, max_length: i32) -> Scan {
-    let mut scan = Scan::default();
-    let term_length = term.length() as i32;
-    while offset + scan.length < term_length {
-        let slot = term.slot((offset + scan.length) as usize);
-        // SYNC frame-length: the frame is complete once this is positive.
-        let word = slot.load_acquire(HeaderWord::Length);
-        let Some(frame) = FrameView::new(slot, word) else {
-            break;
-        };
-        let length = frame.next_offset() - frame.offset();
-        let wire = if frame.is_padding() { 32 } else { length };
-        if scan.length + wire > max_length {
-            break;
-        }
-        scan.length += wire;
-        if frame.is_padding() {
-            scan.padding = length - wire;
-            break;
-        }
-    }
-    scan
-}
 
 /// Datagrams of one pass: at most [`SendBatch::CAPACITY`].
 #[derive(Debug)]
@@ -92,7 +57,7 @@ impl<'a> DatagramRuns<'a> {
         if !self.extend(log, partition, offset, scan.length) {
             return false;
         }
-        self.position += i64::from(scan.length + scan.padding);
+        self.position += i64::from(scan.advance());
         self.bytes += scan.length as usize;
         self.datagrams[self.count] = (scan.length as u32, self.position);
         self.count += 1;

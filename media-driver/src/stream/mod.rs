@@ -1,6 +1,8 @@
 //! The state of one stream, split by the agent that owns it. IPC streams belong to the conductor alone.
 
 pub mod datagrams;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod image_conductor;
 pub mod image_receiver;
 pub mod image_shared;

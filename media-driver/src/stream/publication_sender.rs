@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use fulmar::counters::{Counter, SystemCounter};
 use fulmar::id::{RegistrationId, SessionId, StreamId};
 use fulmar::log::frame::{FLAG_EOS, FLAG_REVOKED, FLAGS_UNFRAGMENTED};
-use fulmar::log::{LogBuffers, Payload};
+use fulmar::log::{LogBuffers, Payload, scan_datagram};
 use fulmar::position::PositionShape;
 use fulmar::sync::Arc;
 use fulmar::time::NanoTime;
 use fulmar::wire::{ErrorFrame, Nak, Rttm, Setup, StatusMessage, encode_heartbeat};
 
-use super::datagrams::{DatagramRuns, scan_datagram};
+use super::datagrams::DatagramRuns;
 use super::publication_shared::{PublicationShared, Receivers};
 use crate::config::{DriverContext, PublicationParams};
 use crate::io::{SendBatch, SendEntry};

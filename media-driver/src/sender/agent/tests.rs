@@ -1,1 +1,333 @@
+use fulmar::agent::Doorbell;
+use fulmar::id::RegistrationId;
+use fulmar::time::EpochMs;
+use fulmar::wire::StatusMessage;
 
+use super::*;
+use crate::media::fixtures::Line;
+use crate::media::send_endpoint::{Addressing, SendEndpointParts};
+use crate::protocol::destinations::{Destination, DestinationMode, Destinations};
+use crate::stream::fixtures::{Fixture, MS, TERM, at, peer, status};
+
+struct Bench {
+    agent: SenderAgent,
+    commands: Lane<SenderCommand>,
+    events: Lane<NetworkEvent>,
+    bell: Doorbell,
+    system: Arc<NetworkCounters>,
+}
+
+fn bench() -> Bench {
+    let bell = Doorbell::heap();
+    let commands = Lane::new(Doorbell::heap());
+    let events = Lane::new(bell.clone());
+    let system = Arc::new(NetworkCounters::heap());
+    let agent = SenderAgent::new(
+        SenderParts {
+            commands: commands.clone(),
+            events: events.clone(),
+            system: Arc::clone(&system),
+            registration: None,
+            status_poll_ratio: 6,
+            status_poll_interval_ns: 100 * MS,
+            receive_capacity: 4,
+            resolution_interval_ns: 1000 * MS,
+            cycle_threshold_ns: 1000 * MS,
+        },
+        at(0),
+    );
+    Bench {
+        agent,
+        commands,
+        events,
+        bell,
+        system,
+    }
+}
+
+fn endpoint(id: u64, line: &Line, addressing: Addressing) -> SenderCommand {
+    let parts = SendEndpointParts {
+        id: EndpointId(id),
+        channel: format!("channel {id}"),
+        socket: line.socket(),
+        control_socket: None,
+        addressing,
+        name: Some("host:1".to_owned()),
+        address: None,
+        destinations_counter: None,
+        system: Arc::new(NetworkCounters::heap()),
+    };
+    SenderCommand::AddEndpoint(Box::new(SendEndpoint::new(parts, at(0))))
+}
+
+fn publication(endpoint: u64, fixture: Fixture) -> SenderCommand {
+    SenderCommand::AddPublication {
+        endpoint: EndpointId(endpoint),
+        publication: Box::new(fixture.sender),
+    }
+}
+
+impl Bench {
+    fn command(&self, command: SenderCommand) {
+        self.commands.offer(command).unwrap();
+    }
+
+    fn cycle(&mut self, now: i64) -> usize {
+        let now = Now {
+            nanos: at(now),
+            epoch: EpochMs(0),
+        };
+        self.agent.do_work(now).unwrap()
+    }
+
+    fn with_publication() -> (Self, Line) {
+        let mut bench = bench();
+        let line = Line::default();
+        bench.command(endpoint(1, &line, Addressing::Connected));
+        bench.command(publication(1, Fixture::new()));
+        bench.cycle(0);
+        (bench, line)
+    }
+}
+
+fn push(line: &Line, message: &StatusMessage) {
+    let mut bytes = [0; 44];
+    let length = message.encode(&mut bytes);
+    line.push(peer(1), &bytes[..length]);
+}
+
+#[test]
+fn a_publication_is_sent_from_the_cycle_on_in_which_it_is_added() {
+    let (_, line) = Bench::with_publication();
+    assert_eq!(line.take_sent().len(), 1, "its SETUP");
+}
+
+#[test]
+fn a_burst_of_commands_is_spread_over_cycles() {
+    let mut bench = bench();
+    let line = Line::default();
+    for id in 0..10 {
+        bench.command(endpoint(id, &line, Addressing::Connected));
+    }
+    bench.cycle(0);
+    assert_eq!(bench.agent.endpoints.len(), COMMANDS_MAX);
+    assert_eq!(bench.agent.next_deadline(), at(0), "the rest does not wait");
+    bench.cycle(1);
+    bench.cycle(2);
+    assert_eq!(bench.agent.endpoints.len(), 10);
+}
+
+#[test]
+fn what_is_removed_travels_back() {
+    let (mut bench, _) = Bench::with_publication();
+    bench.command(SenderCommand::RemovePublication {
+        endpoint: EndpointId(1),
+        registration_id: RegistrationId(11),
+    });
+    bench.command(SenderCommand::RemoveEndpoint(EndpointId(1)));
+    bench.cycle(1);
+    let Some(NetworkEvent::PublicationReleased(released)) = bench.events.poll() else {
+        panic!("the publication")
+    };
+    assert_eq!(released.registration_id(), RegistrationId(11));
+    let Some(NetworkEvent::SendEndpointClosed(closed)) = bench.events.poll() else {
+        panic!("the endpoint")
+    };
+    assert_eq!(closed.id(), EndpointId(1));
+    assert!(bench.agent.routes.is_empty());
+}
+
+#[test]
+fn a_publication_for_an_endpoint_that_is_gone_travels_back_at_once() {
+    let mut bench = bench();
+    bench.command(publication(9, Fixture::new()));
+    bench.command(SenderCommand::RemoveEndpoint(EndpointId(9)));
+    bench.command(SenderCommand::RemoveDestination {
+        endpoint: EndpointId(9),
+        channel: String::new(),
+    });
+    bench.cycle(0);
+    assert!(matches!(
+        bench.events.poll(),
+        Some(NetworkEvent::PublicationReleased(_))
+    ));
+    assert!(bench.events.poll().is_none());
+}
+
+#[test]
+fn resources_survive_a_full_lane() {
+    let (mut bench, _) = Bench::with_publication();
+    let filler = || NetworkEvent::Error {
+        code: ErrorCode::GenericError,
+        key: "",
+        text: String::new(),
+    };
+    while bench.events.offer(filler()).is_ok() {}
+    bench.command(SenderCommand::RemovePublication {
+        endpoint: EndpointId(1),
+        registration_id: RegistrationId(11),
+    });
+    bench.cycle(1);
+    assert_eq!(bench.agent.backlog.len(), 1);
+    assert_eq!(
+        bench.system.get(SystemCounter::ConductorProxyFails).get_relaxed(),
+        1
+    );
+    assert_eq!(bench.agent.next_deadline(), at(1), "it is tried again");
+    while bench.events.poll().is_some() {}
+    bench.cycle(2);
+    assert!(matches!(
+        bench.events.poll(),
+        Some(NetworkEvent::PublicationReleased(_))
+    ));
+}
+
+#[test]
+fn control_frames_are_taken_in_every_idle_cycle_and_in_every_sixth_busy_one() {
+    let mut bench = bench();
+    let line = Line::default();
+    let mut fixture = Fixture::new();
+    fixture.connect(0, TERM / 2);
+    for _ in 0..30 {
+        fixture.publish(1000);
+    }
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(publication(1, fixture));
+    push(&line, &status(0, TERM / 2));
+    let waiting = |line: &Line| line.with(|traffic| traffic.incoming.len());
+    // A pass sends 4 datagrams, so the first cycles are busy; the interval is over at the first one.
+    bench.cycle(0);
+    assert_eq!(waiting(&line), 0, "due by time");
+    push(&line, &status(0, TERM / 2));
+    for cycle in 1..6 {
+        assert!(bench.cycle(cycle) > 0);
+        assert_eq!(waiting(&line), 1, "cycle {cycle}");
+    }
+    bench.cycle(6);
+    assert_eq!(waiting(&line), 0);
+    for cycle in 7..20 {
+        bench.cycle(cycle);
+    }
+    push(&line, &status(0, TERM / 2));
+    bench.cycle(20);
+    assert_eq!(waiting(&line), 0, "nothing to send");
+}
+
+#[test]
+fn control_frames_are_taken_after_a_short_send() {
+    let mut bench = bench();
+    let line = Line::default();
+    let mut fixture = Fixture::new();
+    fixture.connect(0, TERM / 2);
+    for _ in 0..20 {
+        fixture.publish(1000);
+    }
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(publication(1, fixture));
+    bench.cycle(0);
+    push(&line, &status(0, TERM / 2));
+    line.with(|traffic| traffic.room = Some(2));
+    assert!(bench.cycle(1) > 0);
+    assert_eq!(line.with(|traffic| traffic.incoming.len()), 0);
+}
+
+#[test]
+fn the_conductor_is_rung_when_a_receiver_comes() {
+    let (mut bench, line) = Bench::with_publication();
+    let before = bench.bell.sequence();
+    bench.cycle(1);
+    assert_eq!(bench.bell.sequence(), before);
+    push(&line, &status(0, TERM / 2));
+    bench.cycle(2);
+    bench.cycle(3);
+    assert_ne!(bench.bell.sequence(), before);
+}
+
+#[test]
+fn idle_streams_share_their_wake_ups() {
+    let mut bench = bench();
+    let line = Line::default();
+    for id in 0..20u64 {
+        bench.command(endpoint(id, &line, Addressing::Connected));
+        bench.command(publication(id, Fixture::new()));
+    }
+    // Their first SETUPs are spread over ten cycles.
+    for cycle in 0..10 {
+        bench.cycle(cycle * MS / 3);
+    }
+    let mut wakes = 0;
+    let mut now = 4 * MS;
+    while now < 1004 * MS {
+        now = bench.agent.next_deadline().0;
+        bench.cycle(now);
+        wakes += 1;
+    }
+    assert!(wakes <= 13, "{wakes} wake-ups in a second");
+    assert!(line.take_sent().len() >= 9 * 20, "and nothing was left out");
+}
+
+#[test]
+fn silent_addresses_are_looked_up_again_at_the_interval() {
+    let (mut bench, _) = Bench::with_publication();
+    for ms in (0..8000).step_by(100) {
+        bench.cycle(ms * MS);
+    }
+    let mut asked = 0;
+    while let Some(event) = bench.events.poll() {
+        assert!(matches!(event, NetworkEvent::ReResolve { .. }));
+        asked += 1;
+    }
+    assert_eq!(asked, 3, "at 5, 6 and 7 seconds");
+    bench.command(SenderCommand::Resolved {
+        endpoint: EndpointId(1),
+        destination: None,
+        name: "host:1".to_owned(),
+        address: peer(4),
+    });
+    bench.cycle(7950 * MS);
+    assert!(bench.events.poll().is_none());
+}
+
+#[test]
+fn destinations_come_and_go_by_command() {
+    let mut bench = bench();
+    let line = Line::default();
+    let destinations = Destinations::new(DestinationMode::Manual, at(0));
+    bench.command(endpoint(1, &line, Addressing::Destinations(destinations)));
+    bench.command(publication(1, Fixture::new()));
+    bench.cycle(0);
+    assert!(line.take_sent().is_empty());
+    bench.command(SenderCommand::AddDestination {
+        endpoint: EndpointId(1),
+        destination: Box::new(Destination {
+            registration_id: RegistrationId(5),
+            channel: "one".to_owned(),
+            name: None,
+            address: Some(peer(1)),
+        }),
+    });
+    bench.cycle(1);
+    assert_eq!(line.take_sent().len(), 1);
+    bench.command(SenderCommand::RemoveDestinationById {
+        endpoint: EndpointId(1),
+        registration_id: RegistrationId(5),
+    });
+    bench.cycle(200 * MS);
+    assert!(line.take_sent().is_empty());
+}
+
+#[test]
+fn long_cycles_are_counted_and_sleeping_is_none() {
+    let (mut bench, line) = Bench::with_publication();
+    let longest = |bench: &Bench| bench.system.get(SystemCounter::SenderMaxCycleTime).get_relaxed();
+    bench.cycle(MS);
+    bench.cycle(3000 * MS);
+    let before = longest(&bench);
+    push(&line, &status(0, 0));
+    assert!(bench.cycle(3001 * MS) > 0);
+    bench.cycle(5001 * MS);
+    assert_eq!(longest(&bench), 2000 * MS);
+    assert!(before < 2000 * MS);
+    let exceeded = SystemCounter::SenderCycleTimeThresholdExceeded;
+    assert_eq!(bench.system.get(exceeded).get_relaxed(), 1);
+}
