@@ -81,6 +81,10 @@ fn not_started(error: &LaunchError) -> Failure {
             format!("cannot start a driver: {error}"),
             "use another directory (--dir), or stop the driver that runs there",
         ),
+        LaunchError::Names(_) => Failure::with_advice(
+            format!("cannot start a driver: {error}"),
+            "check the settings aeron.driver.resolver.* and that nobody else has the port",
+        ),
         LaunchError::Files { .. } | LaunchError::Thread(_) => {
             Failure::new(format!("cannot start a driver: {error}"))
         }
