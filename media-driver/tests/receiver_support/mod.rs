@@ -1,5 +1,9 @@
 //! Images, endpoints and datagrams for tests of the receiver, in virtual time and without a network.
-#![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses its own part of this"
+)]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
