@@ -1,5 +1,6 @@
 //! The receiver as an agent, with sockets that are queues: what it asks for, what it gives back, what it counts (wire
 //! protocol 4.1, 4.2, 6.5 to 7, 9).
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod receiver_support;
 
@@ -650,6 +651,26 @@ fn a_silent_control_name_is_looked_up_again_and_its_answer_used() {
     rig.events();
     rig.pass_time(SECOND);
     assert_eq!(rig.events().len(), 0, "heard of");
+}
+
+#[test]
+fn a_group_has_no_name_to_look_up_and_keeps_its_address() {
+    let group = address(200, 4000);
+    let mut rig = Rig::new(Shape {
+        feedback: Some(FeedbackRule::Group(group)),
+        control_name: Some("host:900"),
+        ..Shape::default()
+    });
+    rig.subscribe(None);
+    rig.pass_time(60 * SECOND);
+    assert_eq!(rig.events().len(), 0);
+    rig.command(ReceiverCommand::Resolved {
+        endpoint: ENDPOINT,
+        transport: TransportId::OWN,
+        address: address(8, 900),
+    });
+    rig.receive(frame(0, &[1; 32]));
+    assert_eq!(rig.status_messages()[0].0, group);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Images, both halves: every rule of wire protocol 4.3 to 4.11 in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod receiver_support;
 

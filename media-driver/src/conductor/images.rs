@@ -603,7 +603,9 @@ impl Conductor {
             sources::check_untethered(&mut self.services, &self.links, image);
         }
         match image.half.on_timer(now) {
-            ImageEvent::None | ImageEvent::Draining => {}
+            ImageEvent::None => {}
+            // Its sources hear at once that it leaves.
+            ImageEvent::Draining => self.receiver.ring(),
             ImageEvent::Linger => {
                 let half = &image.half;
                 self.receiver.send(ReceiverCommand::RemoveImage {

@@ -192,7 +192,8 @@ impl Conductor {
         let mut spec = SocketSpec::new(SocketRole::Receive, with_port(bind, port));
         spec.send_buffer = buffers.send as usize;
         spec.receive_buffer = buffers.receive as usize;
-        spec.receive_timestamps = params.media_receive_timestamp.is_some();
+        spec.receive_timestamps =
+            params.media_receive_timestamp.is_some() || params.channel_receive_timestamp.is_some();
         let mut ttl = None;
         if channel.is_multicast {
             let interface = interface_of(channel);

@@ -49,13 +49,15 @@ impl ReceiveDestination {
     /// A transport that nothing came through yet.
     #[must_use]
     pub fn new(parts: DestinationParts, now: NanoTime) -> Self {
+        // Only an explicit control address can change.
+        let is_controlled = matches!(parts.feedback, FeedbackRule::Control(_));
         Self {
             rule: TransportRule {
                 id: parts.id,
                 feedback: parts.feedback,
             },
             socket: parts.socket,
-            control_name: parts.control_name,
+            control_name: parts.control_name.filter(|_| is_controlled),
             multicast_ttl: parts.multicast_ttl,
             last_activity: now,
         }
@@ -88,7 +90,12 @@ impl ReceiveDestination {
         }
     }
 
-    pub(super) fn set_control(&mut self, address: SocketAddr) {
-        self.rule.feedback = FeedbackRule::Control(Some(address));
+    /// Sets the explicit control address; `false` if it has none.
+    pub(super) fn set_control(&mut self, address: SocketAddr) -> bool {
+        let is_controlled = matches!(self.rule.feedback, FeedbackRule::Control(_));
+        if is_controlled {
+            self.rule.feedback = FeedbackRule::Control(Some(address));
+        }
+        is_controlled
     }
 }

@@ -278,7 +278,9 @@ impl ReceiveEndpoint {
         let Some(own) = self.transports.iter_mut().find(|own| own.id() == transport) else {
             return;
         };
-        own.set_control(address);
+        if !own.set_control(address) {
+            return;
+        }
         for image in self.images.iter_mut().flatten() {
             image.set_control(transport, address);
         }

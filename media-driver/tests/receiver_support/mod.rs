@@ -1,4 +1,5 @@
 //! Images, endpoints and datagrams for tests of the receiver, in virtual time and without a network.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 #![allow(
     dead_code,
     unreachable_pub,
