@@ -496,9 +496,9 @@ impl SendEndpoint {
         if publication.is_some() {
             self.last_status_message = now;
         }
-        let mut is_new = false;
+        let mut knows_nothing = false;
         if let Addressing::Destinations(destinations) = &mut self.transport.addressing {
-            is_new = destinations.on_status_message(now, message.receiver_id, from, proof);
+            knows_nothing = destinations.on_status_message(now, message.receiver_id, from, proof);
         }
         if let Some(publication) = publication {
             let outcome = publication.on_status_message(now, &message, from);
@@ -511,14 +511,14 @@ impl SendEndpoint {
                 });
             }
         }
-        if is_new {
-            self.on_new_destination(proof);
+        if knows_nothing {
+            self.on_destination_without_setup(proof);
         }
         Some(())
     }
 
-    /// Who is new and has proven nothing is told of every stream, and of nothing else.
-    fn on_new_destination(&mut self, proof: Proof) {
+    /// Who has proven nothing is told of every stream, and of nothing else; again when it asks again.
+    fn on_destination_without_setup(&mut self, proof: Proof) {
         self.count_destinations();
         if proof == Proof::None {
             for publication in &mut self.publications {

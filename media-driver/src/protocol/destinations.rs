@@ -154,7 +154,8 @@ impl Destinations {
         changed
     }
 
-    /// A status message came from `from`; `true` if that is a new destination.
+    /// A status message came from `from`; `true` if whoever sent it is to be told of every stream: a new destination,
+    /// or one that asks again because what it was told got lost.
     pub fn on_status_message(
         &mut self,
         now: NanoTime,
@@ -173,7 +174,7 @@ impl Destinations {
             entry.heard = now;
             // The position has to come from where the data would go.
             entry.is_proven |= proof == Proof::Position && entry.address == Some(from);
-            return false;
+            return !entry.is_proven && proof == Proof::None;
         }
         if self.mode == DestinationMode::Manual || self.entries.len() >= LEARNT_DESTINATIONS_MAX {
             return false;
@@ -331,7 +332,11 @@ mod tests {
     #[test]
     fn who_only_asked_is_sent_setups_until_it_names_a_position() {
         let mut destinations = dynamic();
-        destinations.on_status_message(at(0), 7, address(1, 5000), Proof::None);
+        // It asks again when the SETUP got lost, and gets another one.
+        for _ in 0..2 {
+            assert!(destinations.on_status_message(at(0), 7, address(1, 5000), Proof::None));
+        }
+        assert_eq!(destinations.count(), 1);
         assert!(round(&mut destinations, false).is_empty());
         assert!(!destinations.has_target(false));
         assert!(destinations.has_target(true));
@@ -340,6 +345,7 @@ mod tests {
         assert!(!destinations.has_target(false), "named from elsewhere");
         destinations.on_status_message(at(1), 7, address(1, 5000), Proof::Position);
         assert_eq!(round(&mut destinations, false), [address(1, 5000)]);
+        assert!(!destinations.on_status_message(at(2), 7, address(1, 5000), Proof::None));
     }
 
     #[test]
