@@ -32,6 +32,11 @@ macro_rules! rows {
             fn c_driver() {
                 super::$name(crate::process::Make::C);
             }
+
+            #[test]
+            fn our_driver() {
+                super::$name(crate::process::Make::Fulmar);
+            }
         }
     )* };
 }
@@ -39,6 +44,8 @@ macro_rules! rows {
 #[path = "wire/group_rows.rs"]
 #[allow(unreachable_pub, reason = "a kit for all rows")]
 mod group_rows;
+#[path = "wire/hostile.rs"]
+mod hostile;
 #[path = "wire/publisher_rows.rs"]
 mod publisher_rows;
 #[path = "wire/resolver_rows.rs"]

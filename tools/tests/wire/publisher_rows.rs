@@ -171,8 +171,14 @@ fn row_07_status_message_out_of_reach(make: Make) {
     }));
     stage.await_system(SMS_REJECTED, 2);
     assert_eq!(stage.only(SENDER_LIMIT), 3200);
+    // Within reach, but of what was never sent: ours takes it as a word about what was sent.
     sink.grant(i64::from(HALF), 32);
-    stage.await_value("limit", i64::from(HALF) + 32, |stage| stage.only(SENDER_LIMIT));
+    sink.grant(0, 6400);
+    let limit = match make {
+        Make::C => i64::from(HALF) + 32,
+        Make::Fulmar => 6400,
+    };
+    stage.await_value("limit", limit, |stage| stage.only(SENDER_LIMIT));
     assert_eq!(stage.client.system_counter(SMS_REJECTED), 2);
     stage.end();
 }

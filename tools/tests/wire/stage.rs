@@ -67,6 +67,12 @@ impl Stage {
         self.driver.stop();
     }
 
+    /// Kills driver and client on the spot.
+    pub fn kill(self) {
+        self.driver.kill();
+        self.client.kill();
+    }
+
     /// Adds a concurrent publication `p` with a term of 64 KiB on [`STREAM`].
     #[track_caller]
     pub fn publish(&mut self, channel: &str) -> Publication {
@@ -274,13 +280,15 @@ impl Source {
         self.send(&frames::heartbeat(flags, self.key, self.line.place(position)));
     }
 
-    /// Makes an image at `position` and answers the first status message.
+    /// Makes an image at `position`; the first status message.
     #[track_caller]
     pub fn join(&mut self, position: i64) -> Sm {
         self.setup(position);
         let first = self.sm("the first status message");
         assert_eq!(first.flags, 0);
         assert_eq!(self.line.position(first.at), position);
+        // As a publisher does that has nothing to send yet.
+        self.heartbeat(WHOLE, position);
         first
     }
 
@@ -324,6 +332,12 @@ impl Sink {
     #[track_caller]
     pub fn meet_as(mut peer: Peer, id: i64) -> Sink {
         let first = peer.expect("a SETUP", |frame| frame.kind() == SETUP);
+        Sink::of(peer, id, &first)
+    }
+
+    /// With a SETUP that came, to answer with this receiver id.
+    #[track_caller]
+    pub fn of(peer: Peer, id: i64, first: &Captured) -> Sink {
         let setup = first.frame().setup();
         Sink {
             peer,

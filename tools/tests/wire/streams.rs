@@ -28,22 +28,35 @@ fn scale() -> u64 {
 pub struct Pair {
     from: Stage,
     to: Stage,
-    /// To start more subscribers.
+    /// To start more of them.
+    sender: Side,
     receiver: Side,
+}
+
+/// Timers that make tests quick in which somebody dies.
+const SETTINGS: &[(&str, &str)] = &[
+    QUICK_TIMER,
+    ("AERON_IMAGE_LIVENESS_TIMEOUT", "3s"),
+    ("AERON_PUBLICATION_CONNECTION_TIMEOUT", "2s"),
+];
+
+fn start(side: Side) -> Stage {
+    Stage::with_client(side.0, side.1, SETTINGS)
 }
 
 impl Pair {
     pub fn new(sender: Side, receiver: Side) -> Pair {
         Pair {
-            from: Stage::with_client(sender.0, sender.1, &[QUICK_TIMER]),
-            to: Stage::with_client(receiver.0, receiver.1, &[QUICK_TIMER]),
+            from: start(sender),
+            to: start(receiver),
+            sender,
             receiver,
         }
     }
 
     /// One more driver with a client, of the makes of the receiving side.
     fn another(&self) -> Stage {
-        Stage::with_client(self.receiver.0, self.receiver.1, &[QUICK_TIMER])
+        start(self.receiver)
     }
 
     /// Subscribes at `host` and publishes to it; waits until both know of each other.
@@ -195,6 +208,35 @@ fn rejected_image(mut pair: Pair) {
     let event = pair.from.client.ok("event publication-error 20000");
     assert!(event.contains(" 13 ") && event.contains("not here"), "{event}");
     pair.from.client.ok("connected p false 20000");
+    pair.end();
+}
+
+fn publishing_driver_dies(mut pair: Pair) {
+    pair.connect("127.0.0.1", "");
+    pair.stream(100, 1000);
+    let address = pair.to.receive_address();
+    let again = start(pair.sender);
+    std::mem::replace(&mut pair.from, again).kill();
+    // The new one is heard beside the dead one, which goes when its time is over.
+    pair.publish(&format!("aeron:udp?endpoint={address}"));
+    pair.to.client.ok("event image-gone 20000");
+    pair.to.client.ok("image_count s 1 20000");
+    pair.from.client.ok(&format!("offer p 100 1000 4 {LONG}"));
+    assert_eq!(poll(&mut pair.to.client, "s", 100).senders, 2);
+    pair.end();
+}
+
+fn subscribing_driver_dies(mut pair: Pair) {
+    pair.connect("127.0.0.1", "");
+    pair.stream(100, 1000);
+    let address = pair.to.receive_address();
+    let again = start(pair.receiver);
+    std::mem::replace(&mut pair.to, again).kill();
+    pair.from.client.ok("connected p false 20000");
+    assert_eq!(pair.from.client.number("offer_once p 32"), -1);
+    pair.to.subscribe(&format!("aeron:udp?endpoint={address}"));
+    pair.from.client.ok("connected p true 20000");
+    pair.stream(100, 1000);
     pair.end();
 }
 
@@ -384,6 +426,26 @@ macro_rules! streams {
             fn our_clients_on_c() {
                 super::$name(Pair::new((C, Fulmar), (C, Fulmar)));
             }
+
+            #[test]
+            fn c_to_ours() {
+                super::$name(Pair::new((C, C), (Fulmar, Fulmar)));
+            }
+
+            #[test]
+            fn ours_to_c() {
+                super::$name(Pair::new((Fulmar, Fulmar), (C, C)));
+            }
+
+            #[test]
+            fn ours_to_ours() {
+                super::$name(Pair::new((Fulmar, Fulmar), (Fulmar, Fulmar)));
+            }
+
+            #[test]
+            fn c_clients_on_ours() {
+                super::$name(Pair::new((Fulmar, C), (Fulmar, C)));
+            }
         }
     )* };
 }
@@ -400,6 +462,8 @@ streams!(
     end_of_stream,
     revoked_stream,
     rejected_image,
+    publishing_driver_dies,
+    subscribing_driver_dies,
     multicast,
     dynamic_destinations,
     a_subscriber_comes_late_and_one_leaves,

@@ -389,13 +389,16 @@ fn row_26_old_and_repeated_data(make: Make) {
     source.messages(0..count);
     stage.client.ok(&format!("poll s {count} 10000"));
     await_position(&mut source, 1);
+    // What comes after the repetition has been read, so the repetition is over.
+    source.messages([count]);
+    stage.client.ok("poll s 1 10000");
     let before = stage.client.system_counter(UNDER_RUNS);
     source.messages([0, 1]);
     stage.await_system(UNDER_RUNS, before + 2);
-    source.messages([count]);
+    source.messages([count + 1]);
     let polled = Polled::parse(&stage.client.ok("poll s 1 10000"));
-    assert_eq!(polled.messages, u64::try_from(count + 1).expect("positive"));
-    assert_eq!(polled.position, (count + 1) * STRIDE);
+    assert_eq!(polled.messages, u64::try_from(count + 2).expect("positive"));
+    assert_eq!(polled.position, (count + 2) * STRIDE);
     stage.end();
 }
 
@@ -585,6 +588,7 @@ fn row_41_cubic_window(make: Make) {
     source.setup(0);
     let first = source.sm("the first status message");
     assert_eq!(first.window, 10 * 1408);
+    source.heartbeat(0xC0, 0);
     let asked = source.peer.expect("a measurement", |frame| frame.kind() == RTTM);
     let frame = asked.frame();
     assert_eq!((frame.flags(), frame.key()), (ASKS, source.key));
