@@ -200,13 +200,16 @@ fn row_15_last_one_lost(make: Make) {
     stage.end();
 }
 
-fn row_16_two_lost(make: Make) {
-    // Ours asks for every gap unless it is told to do as Aeron does.
-    let settings: &[(&str, &str)] = match make {
+/// Ours asks for every gap unless it is told to do as Aeron does.
+fn one_gap_at_a_time(make: Make) -> &'static [(&'static str, &'static str)] {
+    match make {
         Make::C => &[],
         Make::Fulmar => &[("FULMAR_NAK_EVERY_GAP", "false")],
-    };
-    let (mut stage, mut source) = joined(make, settings, "");
+    }
+}
+
+fn row_16_two_lost(make: Make) {
+    let (mut stage, mut source) = joined(make, one_gap_at_a_time(make), "");
     source.messages([0, 2, 4]);
     // What there is before the later message came is a gap as well, so wait until all are there.
     source.peer.during(100);
@@ -219,8 +222,29 @@ fn row_16_two_lost(make: Make) {
     stage.end();
 }
 
+#[test]
+fn our_driver_asks_for_every_gap() {
+    let (mut stage, mut source) = joined(Make::Fulmar, &[], "");
+    source.messages([0, 2, 5]);
+    let mut wanted = vec![(STRIDE, 128), (3 * STRIDE, 256)];
+    source.peer.until("NAKs of both gaps", |captured| {
+        if captured.frame().kind() == NAK {
+            let gap = (
+                source.line.position(captured.frame().place()),
+                captured.frame().gap(),
+            );
+            wanted.retain(|other| *other != gap);
+        }
+        wanted.is_empty()
+    });
+    source.messages([1, 3, 4]);
+    stage.client.ok("poll s 6 10000");
+    expect_no_naks(&mut source);
+    stage.end();
+}
+
 fn row_17_loss_at_the_end_of_a_term(make: Make) {
-    let mut stage = Stage::new(make, &[]);
+    let mut stage = Stage::new(make, one_gap_at_a_time(make));
     let mut source = stage.subscribe_to_source("");
     let last = 65_536 / STRIDE - 1;
     source.join((last - 1) * STRIDE);
