@@ -2,103 +2,18 @@
 //! the model notices when either pair of the orders is weakened.
 #![cfg(loom)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+mod loom_model;
 
 use fulmar::memory::handoff::{Handoff, handoff_length};
-use fulmar::memory::{AtomicBuffer, LoomWords};
 use loom::thread;
-
-/// What a twin does wrong.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Weakened {
-    Nothing,
-    /// The words of the value are stored without release.
-    StoreOfWords,
-    /// The words of the value are loaded without acquire.
-    LoadOfWords,
-    /// The last version is stored without release.
-    StoreOfDone,
-}
+use loom_model::{ModelWords, Weakness, check};
 
 const DONE_OFFSET: usize = 8;
-const VALUE_OFFSET: usize = 16;
+const SECOND_WORD_OFFSET: usize = 24;
 
-#[derive(Clone)]
-struct Words {
-    words: Arc<LoomWords>,
-    weakened: Weakened,
-}
-
-impl AtomicBuffer for Words {
-    fn capacity(&self) -> usize {
-        self.words.capacity()
-    }
-    fn load_relaxed_i32(&self, offset: usize) -> i32 {
-        self.words.load_relaxed_i32(offset)
-    }
-    fn load_acquire_i32(&self, offset: usize) -> i32 {
-        self.words.load_acquire_i32(offset)
-    }
-    fn store_relaxed_i32(&self, offset: usize, value: i32) {
-        self.words.store_relaxed_i32(offset, value);
-    }
-    fn store_release_i32(&self, offset: usize, value: i32) {
-        self.words.store_release_i32(offset, value);
-    }
-    fn compare_exchange_i32(&self, offset: usize, current: i32, new: i32) -> Result<i32, i32> {
-        self.words.compare_exchange_i32(offset, current, new)
-    }
-    fn fetch_add_i32(&self, offset: usize, delta: i32) -> i32 {
-        self.words.fetch_add_i32(offset, delta)
-    }
-    fn load_relaxed_i64(&self, offset: usize) -> i64 {
-        self.words.load_relaxed_i64(offset)
-    }
-    fn load_acquire_i64(&self, offset: usize) -> i64 {
-        if self.weakened == Weakened::LoadOfWords && offset >= VALUE_OFFSET {
-            return self.words.load_relaxed_i64(offset);
-        }
-        self.words.load_acquire_i64(offset)
-    }
-    fn store_relaxed_i64(&self, offset: usize, value: i64) {
-        self.words.store_relaxed_i64(offset, value);
-    }
-    fn store_release_i64(&self, offset: usize, value: i64) {
-        let relaxed = match self.weakened {
-            Weakened::StoreOfWords => offset >= VALUE_OFFSET,
-            Weakened::StoreOfDone => offset == DONE_OFFSET,
-            Weakened::Nothing | Weakened::LoadOfWords => false,
-        };
-        if relaxed {
-            self.words.store_relaxed_i64(offset, value);
-        } else {
-            self.words.store_release_i64(offset, value);
-        }
-    }
-    fn compare_exchange_i64(&self, offset: usize, current: i64, new: i64) -> Result<i64, i64> {
-        self.words.compare_exchange_i64(offset, current, new)
-    }
-    fn fetch_add_i64(&self, offset: usize, delta: i64) -> i64 {
-        self.words.fetch_add_i64(offset, delta)
-    }
-    fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        self.words.copy_in(offset, bytes);
-    }
-    fn copy_out(&self, offset: usize, bytes: &mut [u8]) {
-        self.words.copy_out(offset, bytes);
-    }
-    fn zero(&self, offset: usize, length: usize) {
-        self.words.zero(offset, length);
-    }
-}
-
-fn two_values_and_a_reader(weakened: Weakened) {
-    loom::model(move || {
-        let words = Words {
-            words: Arc::new(LoomWords::new(handoff_length(2))),
-            weakened,
-        };
+fn two_values_and_a_reader(weakness: Weakness) {
+    check(3, move || {
+        let words = ModelWords::new(handoff_length(2), weakness);
         let reader = Handoff::<_, 2>::new(words.clone());
         let writer = Handoff::<_, 2>::new(words);
         let writing = thread::spawn(move || {
@@ -108,13 +23,13 @@ fn two_values_and_a_reader(weakened: Weakened) {
         let mut seen = 0;
         for _ in 0..2 {
             if let Some(handed) = reader.read_after(seen) {
-                let expected = [10 * handed.version + 1, 10 * handed.version + 2];
-                assert_eq!(handed.words, expected, "all words are of the same version");
-                assert!(handed.version > seen);
+                let whole = [10 * handed.version + 1, 10 * handed.version + 2];
+                assert_eq!(handed.words, whole, "a torn value");
+                assert!(handed.version > seen, "an old value");
                 seen = handed.version;
             }
         }
-        writing.join().unwrap();
+        writing.join().expect("the writer does not panic");
         if seen < 2 {
             let last = reader.read_after(seen).expect("the last value is not lost");
             assert_eq!((last.version, last.words), (2, [21, 22]));
@@ -122,27 +37,33 @@ fn two_values_and_a_reader(weakened: Weakened) {
     });
 }
 
-fn must_fail(weakened: Weakened) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| two_values_and_a_reader(weakened)));
-    assert!(outcome.is_err(), "the model notices what was weakened");
-}
-
 #[test]
 fn a_reader_sees_whole_values_and_never_loses_the_last() {
-    two_values_and_a_reader(Weakened::Nothing);
+    two_values_and_a_reader(Weakness::None);
 }
 
 #[test]
-fn twin_words_stored_without_release_are_noticed() {
-    must_fail(Weakened::StoreOfWords);
+#[should_panic(expected = "a torn value")]
+fn twin_a_word_stored_without_release_is_noticed() {
+    two_values_and_a_reader(Weakness::RelaxedStore(SECOND_WORD_OFFSET));
 }
 
 #[test]
-fn twin_words_loaded_without_acquire_are_noticed() {
-    must_fail(Weakened::LoadOfWords);
+#[should_panic(expected = "a torn value")]
+fn twin_a_word_loaded_without_acquire_is_noticed() {
+    two_values_and_a_reader(Weakness::RelaxedLoad(SECOND_WORD_OFFSET));
 }
 
 #[test]
+#[should_panic(expected = "a torn value")]
 fn twin_a_version_stored_without_release_is_noticed() {
-    must_fail(Weakened::StoreOfDone);
+    two_values_and_a_reader(Weakness::RelaxedStore(DONE_OFFSET));
 }
+
+#[test]
+#[should_panic(expected = "a torn value")]
+fn twin_a_version_loaded_without_acquire_is_noticed() {
+    two_values_and_a_reader(Weakness::RelaxedLoad(DONE_OFFSET));
+}
+
+const _: () = assert!(SECOND_WORD_OFFSET + 8 == handoff_length(2));

@@ -21,6 +21,8 @@ pub(crate) enum Weakness {
     RelaxedStore(usize),
     /// Acquire loads of 4 bytes are relaxed.
     RelaxedLoadsOfHalves,
+    /// Acquire loads of the word at this offset are relaxed.
+    RelaxedLoad(usize),
     /// A compare-exchange of the word at this offset is a relaxed load and a relaxed store.
     TornExchange(usize),
     /// A store of the first word takes effect only with the next store of the second.
@@ -170,6 +172,9 @@ impl AtomicBuffer for ModelWords {
     }
 
     fn load_acquire_i64(&self, offset: usize) -> i64 {
+        if self.weakness == Weakness::RelaxedLoad(offset) {
+            return self.words().load_relaxed_i64(offset);
+        }
         self.words().load_acquire_i64(offset)
     }
 
