@@ -672,6 +672,81 @@ fn positions_that_a_client_made_up_move_nothing_beyond_what_has_arrived() {
 }
 
 #[test]
+fn subscribers_that_hold_the_sender_up_are_looked_at_again_soon_and_then_less_and_less() {
+    let mut image = TestImage::plain();
+    let mut position = 0;
+    while position <= i64::from(WINDOW) / 2 {
+        image.track();
+        assert_eq!(image.conductor.next_deadline(), None, "at {position}");
+        image.data(&frame(position, &[1; 992]));
+        position += 1024;
+    }
+    image.track();
+    let mut waits = Vec::new();
+    while waits.last() != Some(&(10 * MS)) {
+        let deadline = image.conductor.next_deadline().unwrap();
+        waits.push(deadline.since(image.now));
+        image.pass_time(deadline.since(image.now));
+        image.track();
+    }
+    assert_eq!(waits[..3], [100_000, 200_000, 400_000]);
+    image.consume(0, 1024);
+    image.track();
+    let soon = image.conductor.next_deadline().unwrap();
+    assert_eq!(soon.since(image.now), 100_000, "it reads on");
+    image.consume(0, position);
+    image.track();
+    assert_eq!(image.conductor.next_deadline(), None, "it has caught up");
+}
+
+#[test]
+fn a_source_that_has_fallen_silent_is_asked_seldom_and_a_drained_image_not_at_all() {
+    let mut image = TestImage::plain();
+    image.frames();
+    image.data(&frame(64, &[1; 32]));
+    image.track();
+    image.pass_time(SECOND);
+    let mut looks = 0;
+    let end = image.now.plus_nanos(SECOND);
+    while !end.is_due(image.now) {
+        image.track();
+        let deadline = image.conductor.next_deadline().unwrap();
+        image.now = deadline;
+        looks += 1;
+    }
+    assert!((90..=110).contains(&looks), "{looks} looks in a second");
+    image.data(&heartbeat(128, 0xC0));
+    image.track();
+    image.pass_time(100_000);
+    image.track();
+    assert!(
+        image.conductor.next_deadline().unwrap().since(image.now) <= 100_000,
+        "it is back"
+    );
+    image.pass_time(10 * SECOND);
+    assert_eq!(image.conductor.on_timer(image.now), ImageEvent::Draining);
+    image.track();
+    assert_eq!(image.conductor.next_deadline(), None);
+}
+
+#[test]
+fn an_image_that_is_over_sets_no_deadline() {
+    let mut image = TestImage::plain();
+    image.data(&frame(64, &[1; 992]));
+    image.track();
+    assert!(image.conductor.next_deadline().is_some());
+    image.data(&heartbeat(2048, 0xF0));
+    image.track();
+    assert_eq!(image.conductor.next_deadline(), None);
+    let mut image = TestImage::plain();
+    image.data(&frame(64, &[1; 992]));
+    image.track();
+    image.conductor.unlink(|_| true);
+    image.track();
+    assert_eq!(image.conductor.next_deadline(), None, "nobody reads it");
+}
+
+#[test]
 fn a_long_stream_finds_clean_memory_in_every_term() {
     let mut image = TestImage::plain();
     let mut position = 0;

@@ -25,6 +25,17 @@ use crate::protocol::loss_detector::LossDetector;
 /// An image drains for so many status message timeouts at least, so that its sources hear that it leaves.
 pub const DRAIN_STATUS_MESSAGES: i64 = 5;
 
+/// How soon a conductor looks again at subscribers that hold the sender up, nanoseconds. Nobody tells it that they have
+/// read on, and a sender whose window is used up waits for it.
+pub const CONSUMPTION_WATCH_FIRST_NS: i64 = 100_000;
+/// The longest it waits for subscribers that stand still: each look that finds nothing doubles the time.
+pub const CONSUMPTION_WATCH_LAST_NS: i64 = 10_000_000;
+
+/// A source that sends nothing for so long, ten heartbeats, is asked for lost data less often, nanoseconds.
+pub const SOURCE_SILENCE_NS: i64 = 1_000_000_000;
+/// How often a silent source is asked, nanoseconds.
+pub const SILENT_LOSS_INTERVAL_NS: i64 = 10_000_000;
+
 /// Where an image stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageState {
@@ -100,6 +111,15 @@ pub struct ImageConductorParts {
     pub image_liveness_timeout_ns: i64,
 }
 
+/// Waiting for subscribers to read on.
+#[derive(Clone, Copy, Debug)]
+struct ConsumptionWatch {
+    /// Where the slowest one stands.
+    position: i64,
+    interval_ns: i64,
+    deadline: NanoTime,
+}
+
 /// The conductor's half of an image.
 #[derive(Debug)]
 pub struct ImageConductor {
@@ -140,6 +160,9 @@ pub struct ImageConductor {
     end_of_stream: Option<i64>,
     is_revoked: bool,
     seen_rtt: i64,
+    watch: Option<ConsumptionWatch>,
+    /// When the next look at what is lost has something to do.
+    loss_deadline: Option<NanoTime>,
     loss_entry: Option<LossEntry>,
 }
 
@@ -194,6 +217,8 @@ impl ImageConductor {
             end_of_stream: None,
             is_revoked: false,
             seen_rtt: 0,
+            watch: None,
+            loss_deadline: None,
             loss_entry: None,
             log,
         }
@@ -317,17 +342,18 @@ impl ImageConductor {
     #[inline]
     pub fn track_rebuild(&mut self, now: NanoTime) -> Tracked {
         let mut tracked = Tracked::default();
+        let since_last_look = self.loss_deadline.take();
         if matches!(self.state, ImageState::Linger | ImageState::Done) {
+            self.watch = None;
             return tracked;
         }
         self.follow_end_of_stream(&mut tracked);
-        if self.is_revoked {
-            return tracked;
-        }
-        let Some(consumed) = extent(&mut self.subscribers, self.rebuild_position) else {
+        let consumed = extent(&mut self.subscribers, self.rebuild_position).filter(|_| !self.is_revoked);
+        let Some(consumed) = consumed else {
+            self.watch = None;
             return tracked;
         };
-        let loss_found = self.find_loss(now, &mut tracked);
+        let loss_found = self.find_loss(now, since_last_look, &mut tracked);
         self.follow_rtt(now, &mut tracked);
         let window = self.congestion.on_rebuild(
             now,
@@ -344,10 +370,44 @@ impl ImageConductor {
             tracked.work += 1;
             tracked.wakes_receiver = true;
         }
+        self.watch_consumption(now, consumed.min);
         tracked
     }
 
-    fn find_loss(&mut self, now: NanoTime, tracked: &mut Tracked) -> bool {
+    /// A sender that has used up more than half of its window will soon wait for subscribers that have something to
+    /// read: their positions are looked at again before long.
+    #[inline]
+    fn watch_consumption(&mut self, now: NanoTime, slowest: i64) {
+        let used = self.rebuild_position - self.next.position;
+        if slowest >= self.rebuild_position || used <= i64::from(self.next.window / 2) {
+            self.watch = None;
+            return;
+        }
+        let interval_ns = match self.watch {
+            Some(watch) if watch.position == slowest && !watch.deadline.is_due(now) => return,
+            Some(watch) if watch.position == slowest => {
+                (watch.interval_ns * 2).min(CONSUMPTION_WATCH_LAST_NS)
+            }
+            _ => CONSUMPTION_WATCH_FIRST_NS,
+        };
+        self.watch = Some(ConsumptionWatch {
+            position: slowest,
+            interval_ns,
+            deadline: now.plus_nanos(interval_ns),
+        });
+    }
+
+    /// Finds what is lost and asks for it, while anything is expected. A source that has fallen silent, most likely for
+    /// ever, is asked seldom: nobody shall be kept awake by the dead.
+    fn find_loss(&mut self, now: NanoTime, deadline: Option<NanoTime>, tracked: &mut Tracked) -> bool {
+        if self.state != ImageState::Active {
+            return false;
+        }
+        let is_silent = now.since(self.shared.time_of_last_packet()) >= SOURCE_SILENCE_NS;
+        if is_silent && deadline.is_some_and(|deadline| !deadline.is_due(now)) {
+            self.loss_deadline = deadline;
+            return false;
+        }
         let Self {
             loss, log, shared, ..
         } = self;
@@ -365,6 +425,13 @@ impl ImageConductor {
                 }));
             },
         );
+        self.loss_deadline = loss.next_deadline().map(|deadline| {
+            if is_silent {
+                now.plus_nanos(SILENT_LOSS_INTERVAL_NS)
+            } else {
+                deadline
+            }
+        });
         tracked.work += raised;
         tracked.wakes_receiver |= raised > 0;
         tracked.bytes_lost = outcome.bytes_lost;
@@ -512,6 +579,10 @@ impl ImageConductor {
     /// When a pass has something to do without input, if ever.
     #[must_use]
     pub fn next_deadline(&self) -> Option<NanoTime> {
-        self.loss.next_deadline()
+        let watch = self.watch.map(|watch| watch.deadline);
+        self.loss_deadline
+            .into_iter()
+            .chain(watch)
+            .reduce(NanoTime::earlier)
     }
 }
