@@ -7,8 +7,10 @@
 //! What is absent: names (see `media`), frames (see `fulmar::wire`) and decisions (see `protocol`).
 
 pub mod batch;
+pub mod capture;
 #[cfg(test)]
 mod conformance;
+pub mod fault;
 pub mod interfaces;
 pub mod network;
 pub mod receive;
@@ -17,6 +19,8 @@ pub mod system;
 pub mod waiter;
 
 pub use batch::{SendBatch, SendEntry, SendError, SendOutcome};
+pub use capture::CaptureNetwork;
+pub use fault::{FaultError, FaultNetwork, FaultRules, FaultSettings};
 pub use interfaces::{InterfaceList, NetworkInterface, SystemInterfaces};
 pub use network::{IoError, Network, Registration, UdpSocket};
 pub use receive::{Datagram, Filled, ReceiveBatch, ReceiveError, ReceiveOutcome};
