@@ -21,7 +21,10 @@ use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
 use crate::commands::{Lane, Watches};
 use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
-use crate::io::{Network, Registration, SystemNetwork, Waiting};
+use crate::io::{
+    CaptureNetwork, FaultError, FaultNetwork, FaultRules, FaultSettings, Network, Registration,
+    SystemNetwork, Waiting,
+};
 use crate::media::gossip_resolver::GossipError;
 use crate::network_counters::NetworkCounters;
 use crate::receiver::agent::{ReceiverAgent, ReceiverParts};
@@ -56,6 +59,17 @@ pub enum LaunchError {
     /// The name resolution between drivers can not start.
     #[error(transparent)]
     Names(#[from] GossipError),
+    /// The interceptors of the network are not set up right.
+    #[error(transparent)]
+    Interceptors(#[from] FaultError),
+    /// The capture file can not be made.
+    #[error("the capture file {path} can not be made: {source}")]
+    Capture {
+        /// As it was set.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The system has no thread to give.
     #[error("a thread of the driver can not be started: {0}")]
     Thread(#[from] io::Error),
@@ -314,7 +328,8 @@ impl MediaDriver {
             ThreadingMode::Invoker => ThreadingMode::Shared,
             mode => mode,
         };
-        let assembly = assemble(context, directory, clock.as_ref(), Arc::new(SystemNetwork), mode)?;
+        let network = system_network(&context)?;
+        let assembly = assemble(context, directory, clock.as_ref(), network, mode)?;
         let (context, cnc, directory, ended) = (
             assembly.context.clone(),
             assembly.cnc.clone(),
@@ -443,7 +458,8 @@ impl MediaDriverInvoker {
         directory: Arc<dyn Directory>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LaunchError> {
-        Self::assemble_on(context, directory, clock, Arc::new(SystemNetwork))
+        let network = system_network(&context)?;
+        Self::assemble_on(context, directory, clock, network)
     }
 
     /// As [`MediaDriverInvoker::assemble_in`], on any network.
@@ -582,6 +598,31 @@ fn finish(cnc: &CncFile, directory: &dyn Directory, remove: bool) {
     } else if let Err(error) = directory.delete() {
         eprintln!("fulmar driver: {path} can not be removed: {error}");
     }
+}
+
+/// The network of this machine, with what the settings put around it. The capture is the inner one: it shows what
+/// really went over the wire.
+fn system_network(context: &DriverContext) -> Result<Arc<dyn Network>, LaunchError> {
+    let rules = FaultRules::parse(FaultSettings {
+        incoming: &context.udp_channel_incoming_interceptors,
+        outgoing: &context.udp_channel_outgoing_interceptors,
+        loss: &context.udp_channel_transport_bindings_loss_args,
+        fixed_loss: &context.udp_channel_transport_bindings_fixed_loss_args,
+        multi_gap_loss: &context.udp_channel_transport_bindings_multi_gap_loss_args,
+    })?;
+    let mut network: Arc<dyn Network> = Arc::new(SystemNetwork);
+    if !context.capture.is_empty() {
+        let path = &context.capture;
+        let capture = CaptureNetwork::create(network, path).map_err(|source| LaunchError::Capture {
+            path: path.clone(),
+            source,
+        })?;
+        network = Arc::new(capture);
+    }
+    if !rules.is_empty() {
+        network = Arc::new(FaultNetwork::new(network, rules));
+    }
+    Ok(network)
 }
 
 fn assemble(

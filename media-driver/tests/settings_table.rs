@@ -806,6 +806,7 @@ const EXPECTED: &[Expected] = &[
         "AERON_UDP_CHANNEL_TRANSPORT_BINDINGS_MULTI_GAP_LOSS_ARGS",
         "",
     ),
+    words("fulmar.capture", "FULMAR_CAPTURE", ""),
 ];
 
 fn row(settings: &DriverSettings, key: &str) -> Row {

@@ -426,4 +426,7 @@ settings! {
     /// What the `multi-gap-loss` interceptor drops.
     udp_channel_transport_bindings_multi_gap_loss_args: String = String::new(),
         "aeron.udp.channel.transport.bindings.multi.gap.loss.args", Text::of("parameters");
+    /// File that every datagram is written to, for packet analysers; empty for none. Slow, and the file grows without a
+    /// bound.
+    capture: String = String::new(), "fulmar.capture", Text::of("path");
 }

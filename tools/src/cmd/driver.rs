@@ -85,6 +85,14 @@ fn not_started(error: &LaunchError) -> Failure {
             format!("cannot start a driver: {error}"),
             "check the settings aeron.driver.resolver.* and that nobody else has the port",
         ),
+        LaunchError::Interceptors(_) => Failure::with_advice(
+            format!("cannot start a driver: {error}"),
+            "see aeron.udp.channel.* in docs/configuration.md",
+        ),
+        LaunchError::Capture { .. } => Failure::with_advice(
+            format!("cannot start a driver: {error}"),
+            "fulmar.capture names a file in a directory that exists",
+        ),
         LaunchError::Files { .. } | LaunchError::Thread(_) => {
             Failure::new(format!("cannot start a driver: {error}"))
         }
