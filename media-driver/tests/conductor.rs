@@ -665,3 +665,66 @@ fn space_taken_without_a_header_does_not_keep_a_publication_from_ending() {
     assert!(events.contains(&gone), "{events:?}");
     assert_eq!(world.system(SystemCounter::UnblockedPublications), 1);
 }
+
+#[test]
+fn clients_that_ask_for_a_publication_at_the_same_time_share_it() {
+    let mut world = World::new();
+    let (first, second, third) = (world.client(), world.client(), world.client());
+    let adds = [
+        world.add_publication(first, CHANNEL),
+        world.add_publication(second, CHANNEL),
+        // It can not share: what it asks for differs.
+        world.add_publication(third, "aeron:ipc?term-length=128k"),
+    ];
+    let events = world.settle();
+    for add in &adds[..2] {
+        assert_eq!(publication_of(&events, *add).0.0, adds[0].0);
+    }
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Error(id, ErrorCode::GenericError, _) if *id == adds[2])),
+        "{events:?}"
+    );
+    assert_eq!(world.directory.logs().unwrap().len(), 1);
+}
+
+#[test]
+fn a_publication_outlives_the_client_that_made_it_while_others_share_it() {
+    let mut world = World::new();
+    let (first, second) = (world.client(), world.client());
+    let add = world.add_publication(first, CHANNEL);
+    world.send(first, Command::ClientClose);
+    let shared = world.add_publication(second, CHANNEL);
+    let events = world.run(3 * SECOND);
+    assert_eq!(publication_of(&events, shared).0.0, add.0);
+    let gone = |event: &Event| matches!(event, Event::CounterGone(id, _) if id.0 == first.0);
+    assert!(events.iter().any(gone), "{events:?}");
+    assert_eq!(
+        world.directory.logs().unwrap(),
+        [publication_of(&events, shared).2]
+    );
+}
+
+#[test]
+fn commands_of_a_client_wait_for_its_publication_in_their_order() {
+    let mut world = World::new();
+    let slow = world.client();
+    // The removal can only succeed after the publication was made.
+    let add = world.add_publication(slow, CHANNEL);
+    let remove = world.send(
+        slow,
+        Command::RemovePublication {
+            registration_id: RegistrationId(add.0),
+            revoke: false,
+        },
+    );
+    let subscribe = world.add_subscription(slow, CHANNEL);
+    let events = world.settle();
+    let place = |wanted: &dyn Fn(&Event) -> bool| events.iter().position(wanted).unwrap();
+    let ready =
+        place(&|event| matches!(event, Event::Publication { correlation, .. } if *correlation == add));
+    let removed = place(&|event| *event == Event::Success(remove));
+    let subscribed = place(&|event| *event == Event::Subscription(subscribe));
+    assert!(ready < removed && removed < subscribed, "{events:?}");
+}

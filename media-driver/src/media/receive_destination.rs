@@ -90,12 +90,11 @@ impl ReceiveDestination {
         }
     }
 
-    /// Sets the explicit control address; `false` if it has none.
+    /// Sets the explicit control address; `false` if it has none, or has this one already.
     pub(super) fn set_control(&mut self, address: SocketAddr) -> bool {
-        let is_controlled = matches!(self.rule.feedback, FeedbackRule::Control(_));
-        if is_controlled {
-            self.rule.feedback = FeedbackRule::Control(Some(address));
-        }
-        is_controlled
+        let FeedbackRule::Control(control) = &mut self.rule.feedback else {
+            return false;
+        };
+        control.replace(address) != Some(address)
     }
 }

@@ -273,17 +273,18 @@ impl ReceiveEndpoint {
         Some(self.transports.remove(index))
     }
 
-    /// The name of an explicit control address was looked up again.
-    pub fn resolved(&mut self, transport: TransportId, address: SocketAddr) {
+    /// The name of an explicit control address was looked up again; whether that changed anything.
+    pub fn resolved(&mut self, transport: TransportId, address: SocketAddr) -> bool {
         let Some(own) = self.transports.iter_mut().find(|own| own.id() == transport) else {
-            return;
+            return false;
         };
         if !own.set_control(address) {
-            return;
+            return false;
         }
         for image in self.images.iter_mut().flatten() {
             image.set_control(transport, address);
         }
+        true
     }
 
     /// Receives once from each transport. Returns the bytes that came in.

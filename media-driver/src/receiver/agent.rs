@@ -175,8 +175,10 @@ impl ReceiverAgent {
                 transport,
                 address,
             } => {
-                if let Some(endpoint) = routes.get_mut(endpoint) {
-                    endpoint.resolved(transport, address);
+                if let Some(endpoint) = routes.get_mut(endpoint)
+                    && endpoint.resolved(transport, address)
+                {
+                    counters.add_shared(SystemCounter::ResolutionChanges, 1);
                 }
             }
             ReceiverCommand::AddDestination {
