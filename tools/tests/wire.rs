@@ -20,6 +20,9 @@ mod frames;
 #[path = "wire/peer.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a kit for all rows")]
 mod peer;
+#[path = "wire/ports.rs"]
+#[allow(unreachable_pub, reason = "a kit for all rows")]
+mod ports;
 #[path = "wire/stage.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a kit for all rows")]
 mod stage;
@@ -42,7 +45,6 @@ macro_rules! rows {
 }
 
 #[path = "wire/group_rows.rs"]
-#[allow(unreachable_pub, reason = "a kit for all rows")]
 mod group_rows;
 #[path = "wire/hostile.rs"]
 mod hostile;

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use fulmar::sync::{AtomicU32, Ordering};
-
 use crate::frames::{self, ASKS, BIT_40, Key, NAK, Place, RSP_SETUP, SETUP, SM, Sm, is_data};
 use crate::peer::{Captured, Peer};
+use crate::ports::{free_address, group};
 use crate::process::{Make, pause};
 use crate::stage::{
     Line, MDC_DESTINATIONS, NAKS_SENT, QUICK_TIMER, SENDER_LIMIT, SENDER_POSITION, STREAM, STRIDE, Sink,
@@ -14,20 +13,6 @@ use crate::stage::{
 
 /// Half of the term of 64 KiB that rows use.
 const HALF: i32 = 32_768;
-
-/// An IPv4 group of this process and call alone, with an odd or even last byte, and a port that was free.
-pub fn group(odd: bool) -> SocketAddr {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let last = u8::try_from(number % 120).expect("small") * 2 + u8::from(odd);
-    SocketAddr::from(([239, high, low, last], free_port()))
-}
-
-/// A port of 127.0.0.1 that was free a moment ago.
-pub fn free_port() -> u16 {
-    Peer::new().address().port()
-}
 
 /// The group that feedback goes to.
 fn control_of(group: SocketAddr) -> SocketAddr {
@@ -40,7 +25,7 @@ fn control_of(group: SocketAddr) -> SocketAddr {
 
 /// A publication to destinations that announce themselves, and its control address.
 fn dynamic_publication(stage: &mut Stage, more: &str) -> SocketAddr {
-    let control = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     stage.publish(&format!("aeron:udp?control={control}|control-mode=dynamic{more}"));
     control
 }
@@ -97,7 +82,7 @@ fn row_33_dynamic_multi_destination_publisher(make: Make) {
 fn row_35_manual_destinations(make: Make) {
     let mut stage = Stage::new(make, &[]);
     stage.publish("aeron:udp?control-mode=manual");
-    let (live, mut dead) = (Peer::new(), Peer::new());
+    let (live, mut dead) = (Peer::new(), Peer::at(&free_address().to_string()));
     for address in [live.address(), dead.address()] {
         stage
             .client
@@ -322,7 +307,7 @@ fn row_47_response_channel_with_us_as_client(make: Make) {
     source.join(0);
     stage.client.ok("image_count s 1 10000");
     let image = stage.client.images("s")[0].correlation_id;
-    let control = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     let publication = stage.client.publication(&format!(
         "add_pub p aeron:udp?control-mode=response|control={control}|response-correlation-id={image}|\
          term-length=64k 2002"

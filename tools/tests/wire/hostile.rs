@@ -2,8 +2,8 @@
 //! noise, which neither may mind.
 
 use crate::frames::{self, ASKS, BIT_40, Key, Place, SETUP, SM, Setup, Sm};
-use crate::group_rows::free_port;
 use crate::peer::Peer;
+use crate::ports::free_address;
 use crate::process::{Make, Polled};
 use crate::stage::{
     IMAGES_REVOKED, INVALID_PACKETS, MDC_DESTINATIONS, QUICK_TIMER, RETRANSMITS_SENT, STREAM, STRIDE, Sink,
@@ -97,7 +97,7 @@ fn a_flood_of_setups_is_bounded() {
 #[test]
 fn an_address_that_proves_nothing_gets_setups_only() {
     let mut stage = Stage::new(Make::Fulmar, &[]);
-    let control = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     stage.publish(&format!("aeron:udp?control={control}|control-mode=dynamic"));
     let hello = |receiver, key, flags| Sm {
         flags,
@@ -177,7 +177,7 @@ impl Noise {
 /// Frames of every type about sessions other than that of `source`, spoiled; they come from elsewhere.
 fn noise_beside_a_stream(make: Make) {
     let (mut stage, source) = joined(make, &[]);
-    let control = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     stage.client.ok(&format!(
         "add_pub q aeron:udp?control={control}|control-mode=dynamic|term-length=64k 7"
     ));
@@ -228,7 +228,7 @@ rows!(noise_beside_a_stream);
 #[test]
 fn a_stranger_does_not_send_a_receiver_away() {
     let mut stage = Stage::new(Make::Fulmar, &[QUICK_TIMER]);
-    let control = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     stage.publish(&format!("aeron:udp?control={control}|control-mode=dynamic"));
     let peer = Peer::new();
     let hello = Sm {

@@ -61,11 +61,24 @@ impl Peer {
         Peer::of(socket)
     }
 
-    /// A member of an IPv4 group on the loopback interface: it hears what is sent to `group`, and sends from a port of
-    /// its own.
+    /// A member of an IPv4 group on the loopback interface: it hears what is sent to `group`, and sends from its port.
     pub fn member(group: SocketAddr) -> Peer {
         let IpAddr::V4(address) = group.ip() else {
             panic!("{group} is not IPv4")
+        };
+        let peer = Peer::sharing(SocketAddr::from((Ipv4Addr::UNSPECIFIED, group.port())));
+        set(&peer.socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0);
+        peer.socket
+            .join_multicast_v4(&address, &Ipv4Addr::LOCALHOST)
+            .expect("multicast on the loopback interface");
+        peer.speak_on_loopback();
+        peer
+    }
+
+    /// On an IPv4 address whose port others may bind as well.
+    pub fn sharing(address: SocketAddr) -> Peer {
+        let IpAddr::V4(ip) = address.ip() else {
+            panic!("{address} is not IPv4")
         };
         // SAFETY: asks for a new descriptor.
         let descriptor = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
@@ -74,11 +87,12 @@ impl Peer {
         let socket = unsafe { Socket::from_raw_fd(descriptor) };
         set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
         set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
-        set(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0);
         let name = libc::sockaddr_in {
             sin_family: libc::AF_INET.try_into().expect("small"),
-            sin_port: group.port().to_be(),
-            sin_addr: libc::in_addr { s_addr: 0 },
+            sin_port: address.port().to_be(),
+            sin_addr: libc::in_addr {
+                s_addr: u32::from(ip).to_be(),
+            },
             sin_zero: [0; 8],
         };
         // SAFETY: `name` is a valid address of the stated length for as long as the call runs.
@@ -87,12 +101,7 @@ impl Peer {
             libc::bind(descriptor, (&raw const name).cast(), length)
         };
         assert_eq!(bound, 0, "bind: {}", std::io::Error::last_os_error());
-        socket
-            .join_multicast_v4(&address, &Ipv4Addr::LOCALHOST)
-            .expect("multicast on the loopback interface");
-        let peer = Peer::of(socket);
-        peer.speak_on_loopback();
-        peer
+        Peer::of(socket)
     }
 
     fn of(socket: Socket) -> Peer {

@@ -2,6 +2,7 @@
 
 use crate::frames::{self, ASKS, BIT_40, DATA, PAD, Place, SETUP, Sm, is_data, is_heartbeat};
 use crate::peer::{Captured, Peer};
+use crate::ports::free_address;
 use crate::process::{Make, pause};
 use crate::stage::{
     ERROR_FRAMES_RECEIVED, ERRORS, FLOW_CONTROL_LIMITS, INVALID_PACKETS, PUBLICATIONS_REVOKED, QUICK_TIMER,
@@ -472,8 +473,10 @@ fn row_52_receiver_is_gone(make: Make) {
         make,
         &[("AERON_PUBLICATION_CONNECTION_TIMEOUT", "500ms"), QUICK_TIMER],
     );
-    let mut sink = stage.publish_to_connected_sink("", HALF);
-    let address = sink.peer.address().to_string();
+    let address = free_address().to_string();
+    let mut sink = stage.publish_to(Peer::at(&address), "");
+    sink.connect(HALF);
+    stage.client.ok("connected p true 10000");
     // Nobody has the port any more.
     sink.peer = Peer::new();
     // A C driver with several datagrams to send goes round for good: of each batch the first leaves, which earns a

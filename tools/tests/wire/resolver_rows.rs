@@ -1,10 +1,10 @@
 //! Rows about the gossip of name resolvers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::frames::{self, RES, SETUP};
-use crate::group_rows::free_port;
 use crate::peer::Peer;
+use crate::ports::free_address;
 use crate::process::{Make, pause};
 use crate::stage::Stage;
 
@@ -14,7 +14,7 @@ const CACHE: i32 = 16;
 
 /// A driver that gossips on a port of its own, to a bootstrap neighbour; with it the address of its resolver.
 fn gossiping(make: Make, bootstrap: SocketAddr) -> (Stage, SocketAddr) {
-    let interface = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let interface = free_address();
     let stage = Stage::new(
         make,
         &[
@@ -28,13 +28,20 @@ fn gossiping(make: Make, bootstrap: SocketAddr) -> (Stage, SocketAddr) {
     (stage, interface)
 }
 
+fn octets(address: SocketAddr) -> [u8; 4] {
+    match address.ip() {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(_) => panic!("{address} is not IPv4"),
+    }
+}
+
 fn row_48_our_name_is_passed_on(make: Make) {
     let (mut us, mut witness) = (Peer::new(), Peer::new());
     let (mut stage, resolver) = gossiping(make, us.address());
     let first = us.expect("the driver's announcement", |frame| frame.kind() == RES);
     assert_eq!(
         first.bytes,
-        frames::announcement("tested", [127, 0, 0, 1], resolver.port())
+        frames::announcement("tested", octets(resolver), resolver.port())
     );
     // With the wildcard address: where it comes from is what counts.
     us.send(

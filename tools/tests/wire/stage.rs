@@ -97,7 +97,12 @@ impl Stage {
     /// Adds a publication to a peer, and waits until the peer has heard of it.
     #[track_caller]
     pub fn publish_to_sink(&mut self, more: &str) -> Sink {
-        let peer = Peer::new();
+        self.publish_to(Peer::new(), more)
+    }
+
+    /// As [`Stage::publish_to_sink`], to this peer.
+    #[track_caller]
+    pub fn publish_to(&mut self, peer: Peer, more: &str) -> Sink {
         let publication = self.publish(&format!("aeron:udp?endpoint={}{more}", peer.address()));
         let sink = Sink::meet(peer);
         assert_eq!(sink.key.session, publication.session_id);

@@ -3,9 +3,7 @@
 //! `FULMAR_INTEROP_SCALE` multiplies the lengths of the long streams: 10 gives a million messages of 32 bytes, 200 000
 //! of a kilobyte and 500 of a megabyte; without it they are a tenth of that, so that the suite stays quick.
 
-use std::net::SocketAddr;
-
-use crate::group_rows::{free_port, group};
+use crate::ports::{free_address, group};
 use crate::process::{Client, Make, Polled};
 use crate::stage::{QUICK_TIMER, STREAM, Stage};
 
@@ -227,9 +225,11 @@ fn publishing_driver_dies(mut pair: Pair) {
 }
 
 fn subscribing_driver_dies(mut pair: Pair) {
-    pair.connect("127.0.0.1", "");
+    let address = free_address();
+    pair.to.subscribe(&format!("aeron:udp?endpoint={address}"));
+    pair.publish(&format!("aeron:udp?endpoint={address}"));
+    pair.to.client.ok("image_count s 1 20000");
     pair.stream(100, 1000);
-    let address = pair.to.receive_address();
     let again = start(pair.receiver);
     std::mem::replace(&mut pair.to, again).kill();
     pair.from.client.ok("connected p false 20000");
@@ -266,7 +266,7 @@ fn multicast(mut pair: Pair) {
 }
 
 fn dynamic_destinations(mut pair: Pair) {
-    let control = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     let mut second = pair.another();
     let channel = format!("aeron:udp?endpoint=127.0.0.1:0|control={control}|control-mode=dynamic");
     pair.to.subscribe(&channel);
@@ -283,7 +283,7 @@ fn dynamic_destinations(mut pair: Pair) {
 }
 
 fn a_subscriber_comes_late_and_one_leaves(mut pair: Pair) {
-    let control = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     let channel = format!("aeron:udp?endpoint=127.0.0.1:0|control={control}|control-mode=dynamic");
     pair.to.subscribe(&channel);
     pair.publish(&format!(
@@ -357,7 +357,7 @@ fn two_ways_to_one_subscription(mut pair: Pair) {
 }
 
 fn response_channel(mut pair: Pair) {
-    let control = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = free_address();
     pair.to.subscribe("aeron:udp?endpoint=127.0.0.1:0");
     let address = pair.to.receive_address();
     let id = pair.from.client.number(&format!(
@@ -398,7 +398,7 @@ fn spy_beside_a_subscriber(mut pair: Pair) {
 
 fn spy_alone(mut pair: Pair) {
     let mut spy = Client::connect(pair.from.client.make(), &pair.from.dir);
-    let endpoint = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let endpoint = free_address();
     spy.ok(&format!(
         "add_sub s aeron-spy:aeron:udp?endpoint={endpoint} {STREAM}"
     ));
