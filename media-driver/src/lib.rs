@@ -1,13 +1,15 @@
-//! Fulmar's media driver: what moves messages between clients over shared memory.
+//! Fulmar's media driver: what moves messages between clients, over shared memory and over UDP.
 //!
-//! Agents, each with a duty cycle and its own state: the [`conductor`] serves client commands and tracks positions,
-//! the [`resources`] agent makes the slow system calls. They talk through bounded queues ([`commands`]). Pure decisions
-//! live in [`protocol`], the state of a stream in [`stream`], settings in [`config`]; [`driver`] puts it all together.
+//! Agents, each with a duty cycle and its own state: the [`conductor`] serves client commands and tracks positions, the
+//! [`sender`] and the [`receiver`] own the sockets, the [`resources`] agent makes the slow system calls. They talk
+//! through bounded queues ([`commands`]). Pure decisions live in [`protocol`], the state of a stream in [`stream`],
+//! channels and endpoints in [`media`], sockets in [`io`], settings in [`config`]; [`driver`] puts it all together.
 //!
 //! Invariants:
 //! - The conductor never blocks: no file, map or name look-up outside `resources`.
+//! - Network threads neither map nor unmap nor close: what they own comes from the conductor in boxes and goes back there.
 //! - `protocol` and `stream` read no clock, open nothing and start no thread.
-//! - Whatever another process writes to shared memory: no undefined behaviour, no panic, no unbounded work.
+//! - Whatever another process writes to shared memory, or a peer to the network: no undefined behaviour, no panic, no unbounded work.
 
 pub mod commands;
 pub mod conductor;

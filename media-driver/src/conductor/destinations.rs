@@ -28,6 +28,9 @@ const KEYS_OF_CHANNELS: [&str; 5] = [
     key::RESPONSE_CORRELATION_ID,
 ];
 
+/// Destinations that one publication or one subscription may have; each costs memory, and the latter a socket.
+const DESTINATIONS_MAX: usize = 4096;
+
 impl Conductor {
     // Destinations of publications
 
@@ -57,6 +60,11 @@ impl Conductor {
         resolved: Result<UdpChannel, ParamsError>,
     ) -> Result<(), CommandFailure> {
         let endpoint = self.manual_send_endpoint(publication)?;
+        let count = self
+            .send_endpoint(endpoint)
+            .and_then(|endpoint| endpoint.destinations)
+            .map_or(0, |id| self.services.counter(id).get_relaxed());
+        check_count(usize::try_from(count).unwrap_or(0))?;
         let address = match resolved {
             Ok(channel) => Some(channel.remote_data),
             Err(error) if error.code == ErrorCode::UnknownHost => {
@@ -157,7 +165,16 @@ impl Conductor {
         subscription: RegistrationId,
         channel: Text<'_>,
     ) -> Result<(), CommandFailure> {
-        let (client_id, stream_id, _) = self.manual_subscription(subscription)?;
+        let (client_id, stream_id, endpoint) = self.manual_subscription(subscription)?;
+        let sockets = self
+            .receive_endpoint(endpoint)
+            .map_or(0, |endpoint| endpoint.transports.len());
+        let links = self
+            .links
+            .iter()
+            .filter(|link| link.registration_id == subscription)
+            .count();
+        check_count(sockets + links)?;
         let text = channel_text(channel)?;
         let uri = parse_channel(text)?;
         if !uri.is_ipc() {
@@ -264,6 +281,16 @@ impl Conductor {
         }
         Err(unknown_subscription(registration_id))
     }
+}
+
+fn check_count(count: usize) -> Result<(), CommandFailure> {
+    if count < DESTINATIONS_MAX {
+        return Ok(());
+    }
+    Err(CommandFailure::new(
+        ErrorCode::GenericError,
+        format!("there are {DESTINATIONS_MAX} destinations already: remove unused ones"),
+    ))
 }
 
 /// What no destination may say.
