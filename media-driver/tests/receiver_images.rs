@@ -306,6 +306,53 @@ fn silent_sources_get_no_feedback_after_five_seconds_and_the_image_lives_until_t
     assert_eq!(image.conductor.on_timer(image.now), ImageEvent::Draining);
 }
 
+/// The conductor's clock stands still while the driver is stopped, the receiver's does not: what one has noted means
+/// nothing to the other.
+#[test]
+fn an_image_lives_until_ten_seconds_of_silence_by_the_conductors_clock_alone() {
+    let mut image = TestImage::plain();
+    let mut conductor_now = image.now;
+    // The driver is stopped for a minute; what has come in waits in the socket.
+    image.pass_time(60 * SECOND);
+    conductor_now = conductor_now.plus_nanos(SECOND / 2);
+    assert_eq!(image.conductor.on_timer(conductor_now), ImageEvent::None);
+    image.data(&heartbeat(0, 0xC0));
+    image.conductor.track_rebuild(conductor_now);
+    conductor_now = conductor_now.plus_nanos(10 * SECOND - 1);
+    assert_eq!(image.conductor.on_timer(conductor_now), ImageEvent::None);
+    assert_eq!(
+        image.conductor.on_timer(conductor_now.plus_nanos(1)),
+        ImageEvent::Draining
+    );
+}
+
+#[test]
+fn round_trips_are_measured_again_whatever_the_receivers_clock_says() {
+    let mut image = TestImage::new(Options {
+        measures_rtt: true,
+        ..Options::default()
+    });
+    image.data(&heartbeat(0, 0xC0));
+    let mut conductor_now = image.now;
+    image.pass_time(60 * SECOND);
+    image.data(&heartbeat(0, 0xC0));
+    for _ in 0..3 {
+        conductor_now = conductor_now.plus_nanos(MS);
+        image.conductor.track_rebuild(conductor_now);
+        let frames = image.frames();
+        let requests: Vec<_> = frames
+            .iter()
+            .filter_map(|frame| Rttm::parse(frame).ok())
+            .collect();
+        assert_eq!(requests.len(), 1);
+        image.pass_time(50_000);
+        let answer = requests[0].answer();
+        let action = image.receiver.on_rttm(image.now, &answer);
+        assert_eq!(action, RttmAction::Sample { rtt_ns: 50_000 });
+        image.conductor.track_rebuild(conductor_now);
+    }
+}
+
 #[test]
 fn the_end_of_the_stream_drains_lingers_and_ends() {
     let mut image = TestImage::plain();

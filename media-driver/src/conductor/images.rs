@@ -214,6 +214,14 @@ impl Conductor {
         let window = of_channel.receiver_window_length;
         let refuse =
             |key, text: String| Err(CommandFailure::new(ErrorCode::GenericError, text).counted_as(key));
+        // Ended images count until their memory is free.
+        let images_max = self.context.receiver_images_max;
+        if self.images.len() + self.pending_images.len() >= images_max as usize {
+            return refuse(
+                "too many images",
+                format!("there are as many images as fulmar.receiver.images.max={images_max} allows"),
+            );
+        }
         if setup.mtu > window {
             return refuse(
                 "mtu above the receiver window",
@@ -315,6 +323,16 @@ impl Conductor {
             self.delete_log(path, log);
             return Ok(false);
         };
+        // A subscription that went and came back while the log was made: the session has its image already.
+        let is_served = self.images.iter().any(|image| {
+            image.half.is_of(endpoint_id, setup.stream_id, setup.session_id)
+                && image.half.accepts_subscribers()
+                && !image.is_released
+        });
+        if is_served {
+            self.delete_log(path, log);
+            return Ok(false);
+        }
         let made = self
             .congestion_control(&of_channel, &link.params, &setup)
             .and_then(|congestion| {

@@ -252,7 +252,8 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
             None if stream.wants(session_id) => false,
             None => return SetupRoute::Drop,
         };
-        if stream.images.entries.len() >= self.session_limit {
+        let in_progress = stream.states.entries.iter().filter(is_in_progress).count();
+        if stream.images.entries.len() + in_progress >= self.session_limit {
             return SetupRoute::LimitReached;
         }
         SetupRoute::Create { elicited }
@@ -278,9 +279,7 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
             .entries
             .iter()
             .flat_map(|(_, stream)| &stream.states.entries);
-        states
-            .filter(|(_, state)| *state == SessionState::InitInProgress)
-            .count()
+        states.filter(is_in_progress).count()
     }
 
     /// A SETUP was asked for.
@@ -350,6 +349,10 @@ impl<I: Copy + PartialEq> Dispatcher<I> {
             stream.states.insert(session_id, SessionState::CoolDown);
         }
     }
+}
+
+fn is_in_progress((_, state): &&(SessionId, SessionState)) -> bool {
+    *state == SessionState::InitInProgress
 }
 
 #[cfg(test)]
@@ -518,6 +521,12 @@ mod tests {
         assert_eq!(
             dispatcher.on_setup(STREAM, SESSION),
             SetupRoute::Create { elicited: false }
+        );
+        dispatcher.set_init_in_progress(STREAM, SESSION);
+        assert_eq!(
+            dispatcher.on_setup(STREAM, SECOND),
+            SetupRoute::LimitReached,
+            "an image that is being made has its place"
         );
     }
 }

@@ -159,6 +159,10 @@ pub struct ImageConductor {
     clean_position: i64,
     end_of_stream: Option<i64>,
     is_revoked: bool,
+    /// When the last packet came, by the receiver's clock, and when that was seen here. The conductor's clock stands
+    /// still while the driver is stopped, so that the two can not be compared.
+    last_packet: NanoTime,
+    last_packet_seen: NanoTime,
     seen_rtt: i64,
     watch: Option<ConsumptionWatch>,
     /// When the next look at what is lost has something to do.
@@ -201,6 +205,8 @@ impl ImageConductor {
             receiver_position,
             rejoin,
             untethered,
+            last_packet: shared.time_of_last_packet(),
+            last_packet_seen: now,
             shared,
             next: NextStatusMessage {
                 position: join_position,
@@ -347,6 +353,7 @@ impl ImageConductor {
             self.watch = None;
             return tracked;
         }
+        self.follow_packets(now);
         self.follow_end_of_stream(&mut tracked);
         let consumed = extent(&mut self.subscribers, self.rebuild_position).filter(|_| !self.is_revoked);
         let Some(consumed) = consumed else {
@@ -444,14 +451,24 @@ impl ImageConductor {
     }
 
     fn follow_rtt(&mut self, now: NanoTime, tracked: &mut Tracked) {
-        if let Some((version, sample)) = self.shared.rtt_after(self.seen_rtt) {
+        if let Some((version, rtt_ns)) = self.shared.rtt_after(self.seen_rtt) {
             self.seen_rtt = version;
-            self.congestion.on_rttm(sample.at, sample.rtt_ns);
+            // By the conductor's clock, which stands still while the driver is stopped.
+            self.congestion.on_rttm(now, rtt_ns);
         }
         if self.congestion.should_measure_rtt(now) {
             self.congestion.on_rttm_sent(now);
             self.shared.request_rtt();
             tracked.wakes_receiver = true;
+        }
+    }
+
+    #[inline]
+    fn follow_packets(&mut self, now: NanoTime) {
+        let last = self.shared.time_of_last_packet();
+        if last != self.last_packet {
+            self.last_packet = last;
+            self.last_packet_seen = now;
         }
     }
 
@@ -528,6 +545,7 @@ impl ImageConductor {
     pub fn on_timer(&mut self, now: NanoTime) -> ImageEvent {
         let active = i32::try_from(self.shared.active_transports()).unwrap_or(i32::MAX);
         self.log.metadata().set_active_transport_count(active);
+        self.follow_packets(now);
         let waited = now.since(self.state_since);
         match self.state {
             ImageState::Active if self.is_over(now) => {
@@ -555,7 +573,7 @@ impl ImageConductor {
     }
 
     fn is_over(&self, now: NanoTime) -> bool {
-        let silence = now.since(self.shared.time_of_last_packet());
+        let silence = now.since(self.last_packet_seen);
         self.is_revoked
             || !any_working(&self.subscribers)
             || silence >= self.image_liveness_timeout_ns

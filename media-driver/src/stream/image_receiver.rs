@@ -22,7 +22,7 @@ use fulmar::wire::{
     validate_data_packet,
 };
 
-use super::image_shared::{GAPS_MAX, Gap, ImageShared, NextStatusMessage, RttSample};
+use super::image_shared::{GAPS_MAX, Gap, ImageShared, NextStatusMessage};
 use crate::commands::TransportId;
 use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{Admission, Connections, FeedbackKind, TransportRule};
@@ -297,7 +297,7 @@ impl ImageReceiver {
     pub fn on_rttm(&mut self, now: NanoTime, frame: &Rttm) -> RttmAction {
         let action = rtt::on_rttm(now, frame, self.receiver_id);
         if let RttmAction::Sample { rtt_ns } = action {
-            self.shared.record_rtt(RttSample { at: now, rtt_ns });
+            self.shared.record_rtt(rtt_ns);
         }
         action
     }

@@ -35,15 +35,6 @@ pub struct NextStatusMessage {
     pub window: i32,
 }
 
-/// A measured round trip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RttSample {
-    /// When the answer came.
-    pub at: NanoTime,
-    /// How long it took, nanoseconds.
-    pub rtt_ns: i64,
-}
-
 /// An image that its subscriber rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
@@ -70,7 +61,7 @@ pub struct ImageShared {
     end_of_stream_position: AtomicI64,
     is_revoked: AtomicBool,
     active_transports: AtomicUsize,
-    rtt: Handoff<View, 2>,
+    rtt: Handoff<View, 1>,
 }
 
 const NO_SESSION: i64 = i64::MIN;
@@ -184,18 +175,12 @@ impl ImageShared {
         self.active_transports.load(Ordering::Relaxed)
     }
 
-    /// The latest round trip, unless it is of version `seen`; with its version.
+    /// How long the latest round trip took, nanoseconds, unless it is of version `seen`; with its version.
     #[must_use]
-    pub fn rtt_after(&self, seen: i64) -> Option<(i64, RttSample)> {
+    pub fn rtt_after(&self, seen: i64) -> Option<(i64, i64)> {
         let handed = self.rtt.read_after(seen)?;
-        let [at, rtt_ns] = handed.words;
-        Some((
-            handed.version,
-            RttSample {
-                at: NanoTime(at),
-                rtt_ns,
-            },
-        ))
+        let [rtt_ns] = handed.words;
+        Some((handed.version, rtt_ns))
     }
 
     // The receiver's side.
@@ -274,7 +259,7 @@ impl ImageShared {
         self.active_transports.store(count, Ordering::Relaxed);
     }
 
-    pub(crate) fn record_rtt(&self, sample: RttSample) {
-        self.rtt.write([sample.at.0, sample.rtt_ns]);
+    pub(crate) fn record_rtt(&self, rtt_ns: i64) {
+        self.rtt.write([rtt_ns]);
     }
 }

@@ -25,7 +25,7 @@ use fulmar_media_driver::io::{
     Filled, IoError, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendOutcome, UdpSocket,
 };
 use fulmar_media_driver::network_counters::NetworkCounters;
-use fulmar_media_driver::protocol::congestion::CongestionControl;
+use fulmar_media_driver::protocol::congestion::{CongestionControl, CubicSettings};
 use fulmar_media_driver::protocol::connections::{FeedbackRule, TransportRule};
 use fulmar_media_driver::protocol::feedback_delay::FeedbackDelay;
 use fulmar_media_driver::protocol::loss_detector::{LossDetector, NakScope};
@@ -81,6 +81,8 @@ pub struct Options {
     pub transport: TransportRule,
     pub group_tag: Option<i64>,
     pub subscribers: usize,
+    /// Whether congestion control is cubic and measures round trips.
+    pub measures_rtt: bool,
     pub now: NanoTime,
 }
 
@@ -93,6 +95,7 @@ impl Default for Options {
             transport: PLAIN,
             group_tag: None,
             subscribers: 1,
+            measures_rtt: false,
             now: NanoTime(1_000 * SECOND),
         }
     }
@@ -140,7 +143,16 @@ impl TestImage {
         } else {
             FeedbackDelay::none()
         };
-        let congestion = CongestionControl::fixed(WINDOW, TERM_LENGTH);
+        let congestion = if options.measures_rtt {
+            let settings = CubicSettings {
+                measure_rtt: true,
+                initial_rtt_ns: 100_000,
+                tcp_mode: false,
+            };
+            CongestionControl::cubic(now, WINDOW, TERM_LENGTH, 1408, settings)
+        } else {
+            CongestionControl::fixed(WINDOW, TERM_LENGTH)
+        };
         let shared = Arc::new(ImageShared::new(
             now,
             options.join_position,
