@@ -202,7 +202,7 @@ impl Conductor {
                     spies_simulate_connection: params.spies_simulate_connection,
                 },
                 flow_control: network.flow_control,
-                limits: self.sender_limits(&params),
+                limits: SenderLimits::new(&self.context, &params),
                 counters,
                 system: Arc::clone(&self.network_counters),
                 shared: Arc::clone(&shared),
@@ -245,23 +245,6 @@ impl Conductor {
         self.announce_network_publication(header, index);
         self.link_spies(index);
         Ok(index)
-    }
-
-    fn sender_limits(&self, params: &PublicationParams) -> SenderLimits {
-        let context = &self.context;
-        let max_resend = match params.max_resend {
-            0 => context.max_resend,
-            asked => asked,
-        };
-        SenderLimits {
-            messages_per_send: context.network_publication_max_messages_per_send as usize,
-            connection_timeout_ns: context.publication_connection_timeout_ns,
-            retransmit_delay_ns: context.retransmit_unicast_delay_ns,
-            retransmit_linger_ns: context.retransmit_unicast_linger_ns,
-            max_resend: max_resend as usize,
-            initial_window_length: context.initial_window_length,
-            retransmit_budget_percent: context.retransmit_budget,
-        }
     }
 
     fn allocate_network_counters(

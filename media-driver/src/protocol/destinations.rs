@@ -3,13 +3,15 @@
 //!
 //! A learnt destination is somebody who asked from an address that may be forged. It is sent SETUPs, which answer its
 //! request in kind, and nothing else until a status message with a valid position of a stream comes from there: only
-//! who got a SETUP can know one.
+//! who got a SETUP can know one. Until then it gets no more than three times the bytes it sent.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 
 use fulmar::id::RegistrationId;
 use fulmar::time::NanoTime;
+use fulmar::wire::setup::SETUP_LENGTH;
+use fulmar::wire::status_message::SM_MIN_LENGTH;
 
 /// Destinations that are learnt; requests beyond it are not answered. Destinations given by the application are not
 /// limited by this.
@@ -18,6 +20,10 @@ pub const LEARNT_DESTINATIONS_MAX: usize = 1024;
 /// A destination that was not heard from for this long is forgotten if it was learnt, and looked up again by name if it
 /// was given, nanoseconds.
 pub const DESTINATION_TIMEOUT_NS: i64 = 5_000_000_000;
+
+/// Bytes of SETUPs that one status message earns an address that has proven nothing. A stream that is not among the
+/// first SETUPs comes with one of the next, as the order of streams rotates.
+const CREDIT: usize = 3 * SM_MIN_LENGTH;
 
 /// A destination that the application gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +64,8 @@ struct Entry {
     heard: NanoTime,
     /// Whether data may be sent there.
     is_proven: bool,
+    /// Bytes that may be sent there before it is proven.
+    credit: usize,
 }
 
 /// The destinations of one endpoint.
@@ -116,6 +124,7 @@ impl Destinations {
             receiver_id: None,
             heard: now,
             is_proven: true,
+            credit: 0,
         });
     }
 
@@ -174,6 +183,8 @@ impl Destinations {
             entry.heard = now;
             // The position has to come from where the data would go.
             entry.is_proven |= proof == Proof::Position && entry.address == Some(from);
+            // What was not used is not saved up: a silent sender must not turn into a burst.
+            entry.credit = CREDIT;
             return !entry.is_proven && proof == Proof::None;
         }
         if self.mode == DestinationMode::Manual || self.entries.len() >= LEARNT_DESTINATIONS_MAX {
@@ -188,6 +199,7 @@ impl Destinations {
             receiver_id: Some(receiver_id),
             heard: now,
             is_proven: proof == Proof::Position,
+            credit: CREDIT,
         });
         true
     }
@@ -226,16 +238,9 @@ impl Destinations {
         })
     }
 
-    /// Whether anything can be sent anywhere: data, or with `setups` at least SETUPs.
-    #[must_use]
-    pub fn has_target(&self, setups: bool) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| entry.address.is_some() && (setups || entry.is_proven))
-    }
-
-    /// The addresses that get the next batch, from a start that rotates: those that get data, or with `setups` all.
-    pub fn next_round(&mut self, setups: bool) -> impl Iterator<Item = SocketAddr> + '_ {
+    /// The addresses that get the next batch, from a start that rotates: those that have proven themselves, and for a
+    /// SETUP also those that have credit left for one.
+    pub fn next_round(&mut self, is_setup: bool) -> impl Iterator<Item = SocketAddr> + '_ {
         let count = self.entries.len();
         let start = if self.next_start < count {
             self.next_start
@@ -243,11 +248,17 @@ impl Destinations {
             0
         };
         self.next_start = start + 1;
-        let (front, back) = self.entries.split_at(start);
-        back.iter()
-            .chain(front)
-            .filter(move |entry| setups || entry.is_proven)
-            .filter_map(|entry| entry.address)
+        let (front, back) = self.entries.split_at_mut(start);
+        back.iter_mut().chain(front).filter_map(move |entry| {
+            if entry.is_proven {
+                return entry.address;
+            }
+            if !is_setup || entry.credit < SETUP_LENGTH {
+                return None;
+            }
+            entry.credit -= SETUP_LENGTH;
+            entry.address
+        })
     }
 
     /// The command that added the destination of a receiver.
@@ -338,14 +349,35 @@ mod tests {
         }
         assert_eq!(destinations.count(), 1);
         assert!(round(&mut destinations, false).is_empty());
-        assert!(!destinations.has_target(false));
-        assert!(destinations.has_target(true));
         assert_eq!(round(&mut destinations, true), [address(1, 5000)]);
         destinations.on_status_message(at(1), 7, address(2, 5000), Proof::Position);
-        assert!(!destinations.has_target(false), "named from elsewhere");
+        assert!(round(&mut destinations, false).is_empty(), "named from elsewhere");
         destinations.on_status_message(at(1), 7, address(1, 5000), Proof::Position);
         assert_eq!(round(&mut destinations, false), [address(1, 5000)]);
         assert!(!destinations.on_status_message(at(2), 7, address(1, 5000), Proof::None));
+    }
+
+    #[test]
+    fn who_only_asks_gets_at_most_three_times_its_bytes() {
+        let mut destinations = dynamic();
+        let (mut asked, mut got) = (0, 0);
+        for second in 0..4 {
+            destinations.on_status_message(at(second), 7, address(1, 5000), Proof::None);
+            asked += SM_MIN_LENGTH;
+            for _ in 0..10 {
+                got += SETUP_LENGTH * round(&mut destinations, true).len();
+            }
+        }
+        assert_eq!(got, 4 * 2 * SETUP_LENGTH);
+        assert!(got <= 3 * asked);
+        destinations.on_status_message(at(4), 7, address(1, 5000), Proof::Position);
+        for _ in 0..10 {
+            assert_eq!(
+                round(&mut destinations, true).len(),
+                1,
+                "who has proven itself is not rationed"
+            );
+        }
     }
 
     #[test]
@@ -411,7 +443,7 @@ mod tests {
         assert!(destinations.remove_channel("aeron:udp?endpoint=host1:40123"));
         assert!(!destinations.remove_channel("aeron:udp?endpoint=host1:40123"));
         assert!(destinations.remove_id(RegistrationId(2)));
-        assert!(!destinations.has_target(true));
+        assert!(round(&mut destinations, true).is_empty());
     }
 
     #[test]

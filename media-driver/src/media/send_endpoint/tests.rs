@@ -290,6 +290,23 @@ fn a_late_member_of_a_group_hears_of_every_stream_at_once() {
     assert_eq!(to_new, [(Some(peer(2)), FrameKind::Setup)]);
 }
 
+#[test]
+fn streams_that_nobody_has_joined_yet_do_not_multiply_what_a_forged_request_costs() {
+    let mut setting = dynamic();
+    setting.add(group());
+    let (mut got, mut asked) = (0, 0);
+    for ms in 0..5000 {
+        if ms % 1000 == 0 {
+            setting.status(ms * MS, &asking(), peer(666));
+            asked += 36;
+        }
+        let sent = setting.send(ms * MS);
+        got += sent.iter().map(|(_, datagram)| datagram.len()).sum::<usize>();
+    }
+    assert!(got >= asked, "a SETUP for every request: {got}");
+    assert!(got <= 3 * asked, "{got} for {asked}");
+}
+
 // Several destinations (wire protocol 3.8, 6.4)
 
 #[test]
