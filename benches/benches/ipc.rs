@@ -1,5 +1,5 @@
 //! `cargo bench -p fulmar-benches --features peer -- ipc`: IPC throughput, round trips, and the cost of one message in
-//! instructions and system calls, ours and the reference's interleaved.
+//! instructions and system calls, ours and the reference's interleaved. `-- udp`: the same through loopback sockets.
 //!
 //! Arguments: a filter such as `ipc/throughput`; `--rounds N`; `--smoke` for a quick check that everything runs.
 //! `count SIDE KIND LENGTH BATCHES` is the child that runs under the counting tools.
@@ -79,6 +79,7 @@ fn main() -> Result<(), BenchError> {
     one_thread(&options)?;
     throughput(&options)?;
     round_trips(&options)?;
+    udp(&options)?;
     counted_with("valgrind", || instructions(&options))?;
     counted_with("strace", || system_calls(&options))
 }
@@ -96,11 +97,23 @@ fn counted_with(tool: &str, cases: impl FnOnce() -> Result<(), BenchError>) -> R
 
 fn settings(options: &Options, mode: Mode) -> Settings {
     let dir = format!("/dev/shm/fulmar-bench-{}", std::process::id());
-    Settings {
-        dir,
-        mode,
-        term_length: options.term_length,
-    }
+    Settings::ipc(dir, mode, options.term_length)
+}
+
+/// Ports nobody uses at the moment, one for each way.
+fn udp_settings(options: &Options) -> Result<Settings, BenchError> {
+    let free = |socket: &std::net::UdpSocket| Ok::<_, BenchError>(socket.local_addr()?.port());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "asks the system for free ports, sends nothing"
+    )]
+    let sockets = [
+        std::net::UdpSocket::bind("127.0.0.1:0")?,
+        std::net::UdpSocket::bind("127.0.0.1:0")?,
+    ];
+    let ports = [free(&sockets[0])?, free(&sockets[1])?];
+    let dir = format!("/dev/shm/fulmar-bench-{}", std::process::id());
+    Ok(Settings::udp(dir, Mode::Shared, options.term_length, ports))
 }
 
 fn empty_rows(names: &[(String, &'static str)], better: Better) -> Vec<Row> {
@@ -164,6 +177,56 @@ fn throughput(options: &Options) -> Result<(), BenchError> {
             println!("{}", rows[0].line());
         }
     }
+    Ok(())
+}
+
+/// Through sockets of the loopback interface, one driver for both ends: bulk and round trips.
+fn udp(options: &Options) -> Result<(), BenchError> {
+    for (length, messages) in [(32, 3_000_000), (1024, 500_000)] {
+        let case = format!("udp/throughput/exclusive/{length}B");
+        if !options.wants(&case) {
+            continue;
+        }
+        let plan = ThroughputPlan {
+            kind: Kind::Exclusive,
+            length,
+            warmup: options.scaled((3 * options.term_length / (length + 32)) as u64 + 10_000),
+            messages: options.scaled(messages),
+        };
+        let mut rows = empty_rows(&[(case, "msg/s")], Better::Higher);
+        for _ in 0..options.rounds {
+            for (index, side) in SIDES.iter().enumerate() {
+                let figure = on_side!(*side, throughput, &udp_settings(options)?, &plan)?;
+                rows[0].sides[index].1.push(figure.messages_per_second);
+            }
+        }
+        println!("{}", rows[0].line());
+    }
+    let case = "udp/round-trip/closed".to_owned();
+    if !options.wants(&case) {
+        return Ok(());
+    }
+    let plan = RoundTripPlan {
+        length: 32,
+        warmup: options.scaled(10_000),
+        messages: options.scaled(50_000),
+        per_second: None,
+    };
+    let quantiles = [("p50", 0.5), ("p99", 0.99)];
+    let names: Vec<_> = quantiles
+        .iter()
+        .map(|(quantile, _)| (format!("{case} {quantile}"), "ns"))
+        .collect();
+    let mut rows = empty_rows(&names, Better::Lower);
+    for _ in 0..options.rounds {
+        for (index, side) in SIDES.iter().enumerate() {
+            let recorder: Recorder = on_side!(*side, round_trip, &udp_settings(options)?, &plan)?;
+            for (row, (_, quantile)) in rows.iter_mut().zip(quantiles) {
+                row.sides[index].1.push(recorder.quantile(quantile));
+            }
+        }
+    }
+    rows.iter().for_each(|row| println!("{}", row.line()));
     Ok(())
 }
 
@@ -308,12 +371,8 @@ fn count_child(arguments: &[String]) -> Result<(), BenchError> {
         .ok_or("unknown kind")?;
     let (length, batches) = (length.parse()?, batches.parse()?);
     let dir = format!("/dev/shm/fulmar-bench-{}", std::process::id());
-    let settings = Settings {
-        dir,
-        mode: Mode::Invoker,
-        // Half of it has to hold what is offered between two duty cycles.
-        term_length: 16 << 20,
-    };
+    // Half a term has to hold what is offered between two duty cycles.
+    let settings = Settings::ipc(dir, Mode::Invoker, 16 << 20);
     let messages = on_side!(side.as_str(), counted, &settings, kind, length, batches)?;
     println!("{messages} messages");
     Ok(())

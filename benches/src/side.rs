@@ -22,8 +22,39 @@ pub struct Settings {
     pub dir: String,
     /// Who runs what.
     pub mode: Mode,
-    /// Term length of IPC publications in bytes.
+    /// Term length of publications in bytes.
     pub term_length: usize,
+    /// The channel that messages take one way.
+    pub channel: String,
+    /// The channel of the way back; the same for IPC.
+    pub return_channel: String,
+}
+
+impl Settings {
+    /// Both ways over shared memory.
+    #[must_use]
+    pub fn ipc(dir: String, mode: Mode, term_length: usize) -> Settings {
+        Settings {
+            dir,
+            mode,
+            term_length,
+            channel: "aeron:ipc".to_owned(),
+            return_channel: "aeron:ipc".to_owned(),
+        }
+    }
+
+    /// Each way through a socket of its own on the loopback interface.
+    #[must_use]
+    pub fn udp(dir: String, mode: Mode, term_length: usize, ports: [u16; 2]) -> Settings {
+        let channel = |port| format!("aeron:udp?endpoint=127.0.0.1:{port}|term-length={term_length}");
+        Settings {
+            dir,
+            mode,
+            term_length,
+            channel: channel(ports[0]),
+            return_channel: channel(ports[1]),
+        }
+    }
 }
 
 /// What was received. Both sides do this same work per message.

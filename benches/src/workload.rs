@@ -9,10 +9,8 @@ use fulmar::time::SystemClock;
 
 use crate::recorder::Recorder;
 use crate::schedule::Schedule;
-use crate::side::{BenchError, Publisher, Settings, Side, Subscriber, Tally};
+use crate::side::{BenchError, Mode, Publisher, Settings, Side, Subscriber, Tally};
 
-/// The channel of every workload.
-pub const CHANNEL: &str = "aeron:ipc";
 const PING_STREAM: i32 = 1001;
 const PONG_STREAM: i32 = 1002;
 /// Fragments per poll, as in the reference's own samples.
@@ -54,21 +52,37 @@ pub fn wait(duration: Duration) {
 
 /// Idling of the measuring threads: the same on every side. Spins first, then gives the processor away, since there
 /// may be more threads than processors.
-#[derive(Default)]
-struct Idle(u32);
+struct Idle {
+    spins: u32,
+    longest: u32,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Self::waiting(true)
+    }
+}
 
 impl Idle {
     const SPINS: u32 = 200;
 
+    /// Without `yields` it only spins: for threads that have a processor each.
+    fn waiting(yields: bool) -> Self {
+        Self {
+            spins: 0,
+            longest: if yields { Self::SPINS } else { u32::MAX },
+        }
+    }
+
     #[inline]
     fn reset(&mut self) {
-        self.0 = 0;
+        self.spins = 0;
     }
 
     #[inline]
     fn idle(&mut self) {
-        if self.0 < Idle::SPINS {
-            self.0 += 1;
+        if self.spins < self.longest {
+            self.spins += 1;
             spin_loop();
         } else {
             std::thread::yield_now();
@@ -115,10 +129,20 @@ pub struct ThroughputPlan {
 /// Runs `plan` once.
 pub fn throughput<S: Side>(settings: &Settings, plan: &ThroughputPlan) -> Result<Throughput, BenchError> {
     let side = S::start(settings)?;
-    let subscriber = side.subscriber(CHANNEL, PING_STREAM)?;
+    let subscriber = side.subscriber(&settings.channel, PING_STREAM)?;
     match plan.kind {
-        Kind::Concurrent => pump(&side, side.concurrent(CHANNEL, PING_STREAM)?, subscriber, plan),
-        Kind::Exclusive => pump(&side, side.exclusive(CHANNEL, PING_STREAM)?, subscriber, plan),
+        Kind::Concurrent => pump(
+            &side,
+            side.concurrent(&settings.channel, PING_STREAM)?,
+            subscriber,
+            plan,
+        ),
+        Kind::Exclusive => pump(
+            &side,
+            side.exclusive(&settings.channel, PING_STREAM)?,
+            subscriber,
+            plan,
+        ),
     }
 }
 
@@ -226,33 +250,42 @@ pub struct RoundTripPlan {
 /// Pings from this thread, which also runs driver and client; another thread echoes. Exclusive publications.
 pub fn round_trip<S: Side>(settings: &Settings, plan: &RoundTripPlan) -> Result<Recorder, BenchError> {
     let side = S::start(settings)?;
-    let mut ping_in = side.subscriber(CHANNEL, PING_STREAM)?;
-    let mut pong_in = side.subscriber(CHANNEL, PONG_STREAM)?;
-    let mut ping_out = side.exclusive(CHANNEL, PING_STREAM)?;
-    let mut pong_out = side.exclusive(CHANNEL, PONG_STREAM)?;
+    let mut ping_in = side.subscriber(&settings.channel, PING_STREAM)?;
+    let mut pong_in = side.subscriber(&settings.return_channel, PONG_STREAM)?;
+    let mut ping_out = side.exclusive(&settings.channel, PING_STREAM)?;
+    let mut pong_out = side.exclusive(&settings.return_channel, PONG_STREAM)?;
     connect(&side, &ping_out, &ping_in)?;
     connect(&side, &pong_out, &pong_in)?;
 
     let stop = AtomicBool::new(false);
+    let yields = settings.mode == Mode::Shared;
     std::thread::scope(|scope| {
-        scope.spawn(|| echo(&mut ping_in, &mut pong_out, plan.length, &stop));
-        let result = ping(&side, &mut ping_out, &mut pong_in, plan);
+        scope.spawn(|| echo(&mut ping_in, &mut pong_out, plan.length, yields, &stop));
+        let result = ping(&side, &mut ping_out, &mut pong_in, yields, plan);
         stop.store(true, Ordering::Relaxed);
         result
     })
 }
 
-fn echo(subscriber: &mut impl Subscriber, publisher: &mut impl Publisher, length: usize, stop: &AtomicBool) {
+fn echo(
+    subscriber: &mut impl Subscriber,
+    publisher: &mut impl Publisher,
+    length: usize,
+    yields: bool,
+    stop: &AtomicBool,
+) {
     let mut message = vec![0u8; length.max(8)];
     let mut tally = Tally::default();
+    let mut idle = Idle::waiting(yields);
     while !stop.load(Ordering::Relaxed) {
         if subscriber.poll(&mut tally, 1) > 0 {
             write_number(&mut message, tally.last);
             while !publisher.offer(&message) && !stop.load(Ordering::Relaxed) {
-                spin_loop();
+                idle.idle();
             }
+            idle.reset();
         } else {
-            spin_loop();
+            idle.idle();
         }
     }
 }
@@ -261,8 +294,10 @@ fn ping<S: Side>(
     side: &S,
     publisher: &mut impl Publisher,
     subscriber: &mut impl Subscriber,
+    yields: bool,
     plan: &RoundTripPlan,
 ) -> Result<Recorder, BenchError> {
+    let mut idle = Idle::waiting(yields);
     let mut recorder = Recorder::new();
     let mut message = vec![0u8; plan.length.max(8)];
     let mut tally = Tally::default();
@@ -297,7 +332,7 @@ fn ping<S: Side>(
         let mut polls = 0u64;
         while tally.messages < wanted {
             if subscriber.poll(&mut tally, 1) == 0 {
-                spin_loop();
+                idle.idle();
                 polls += 1;
                 if polls > 2_000_000_000 {
                     return Err("no echo".into());
@@ -305,6 +340,7 @@ fn ping<S: Side>(
             }
         }
         let received = SystemClock.nanos();
+        idle.reset();
         if tally.last != number {
             return Err(format!("echo {} instead of {number}", tally.last).into());
         }
@@ -319,17 +355,17 @@ fn ping<S: Side>(
 /// are taken over many batches, in hundredths of a nanosecond; neighbours on the machine show in the high samples, not in the low.
 pub fn one_thread<S: Side>(settings: &Settings, kind: Kind, length: usize) -> Result<Recorder, BenchError> {
     let side = S::start(settings)?;
-    let mut subscriber = side.subscriber(CHANNEL, PING_STREAM)?;
+    let mut subscriber = side.subscriber(&settings.channel, PING_STREAM)?;
     match kind {
         Kind::Concurrent => timed_batches(
             &side,
-            &mut side.concurrent(CHANNEL, PING_STREAM)?,
+            &mut side.concurrent(&settings.channel, PING_STREAM)?,
             &mut subscriber,
             length,
         ),
         Kind::Exclusive => timed_batches(
             &side,
-            &mut side.exclusive(CHANNEL, PING_STREAM)?,
+            &mut side.exclusive(&settings.channel, PING_STREAM)?,
             &mut subscriber,
             length,
         ),
@@ -377,18 +413,18 @@ pub fn counted<S: Side>(
     batches: u64,
 ) -> Result<u64, BenchError> {
     let side = S::start(settings)?;
-    let mut subscriber = side.subscriber(CHANNEL, PING_STREAM)?;
+    let mut subscriber = side.subscriber(&settings.channel, PING_STREAM)?;
     let sum = match kind {
         Kind::Concurrent => counted_batches(
             &side,
-            &mut side.concurrent(CHANNEL, PING_STREAM)?,
+            &mut side.concurrent(&settings.channel, PING_STREAM)?,
             &mut subscriber,
             length,
             batches,
         ),
         Kind::Exclusive => counted_batches(
             &side,
-            &mut side.exclusive(CHANNEL, PING_STREAM)?,
+            &mut side.exclusive(&settings.channel, PING_STREAM)?,
             &mut subscriber,
             length,
             batches,
