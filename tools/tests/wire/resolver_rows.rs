@@ -86,17 +86,4 @@ fn row_49_silence_is_forgotten(make: Make) {
     stage.end();
 }
 
-/// Our driver does not gossip yet.
-mod c_driver {
-    use crate::process::Make;
-
-    #[test]
-    fn row_48_our_name_is_passed_on() {
-        super::row_48_our_name_is_passed_on(Make::C);
-    }
-
-    #[test]
-    fn row_49_silence_is_forgotten() {
-        super::row_49_silence_is_forgotten(Make::C);
-    }
-}
+rows!(row_48_our_name_is_passed_on, row_49_silence_is_forgotten);

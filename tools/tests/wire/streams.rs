@@ -5,7 +5,7 @@
 
 use crate::ports::{free_address, group};
 use crate::process::{Client, Make, Polled};
-use crate::stage::{QUICK_TIMER, STREAM, Stage};
+use crate::stage::{QUICK_TIMER, RETRANSMITS_SENT, STREAM, Stage};
 
 /// Whose driver, whose client.
 pub type Side = (Make, Make);
@@ -240,6 +240,23 @@ fn subscribing_driver_dies(mut pair: Pair) {
     pair.end();
 }
 
+/// One of ten datagrams of each type is lost at both ends: data, SETUPs, heartbeats, status messages and NAKs.
+fn lossy(mut pair: Pair) {
+    let settings = [
+        ("AERON_UDP_CHANNEL_INCOMING_INTERCEPTORS", "loss"),
+        (
+            "AERON_UDP_CHANNEL_TRANSPORT_BINDINGS_LOSS_ARGS",
+            "rate=0.1|recv-msg-mask=0xffff",
+        ),
+    ];
+    pair.from = Stage::with_client(pair.sender.0, pair.sender.1, &settings);
+    pair.to = Stage::with_client(pair.receiver.0, pair.receiver.1, &settings);
+    pair.connect("127.0.0.1", "");
+    pair.stream(5000, 1024);
+    assert!(pair.from.client.system_counter(RETRANSMITS_SENT) > 0);
+    pair.end();
+}
+
 /// Two subscribing drivers, one of each side's make, on what `pair.from` publishes.
 fn to_two(pair: &mut Pair, second: &mut Stage, count: u64) {
     pair.from.client.tell(&format!("offer p {count} 1024 3 {LONG}"));
@@ -464,6 +481,7 @@ streams!(
     rejected_image,
     publishing_driver_dies,
     subscribing_driver_dies,
+    lossy,
     multicast,
     dynamic_destinations,
     a_subscriber_comes_late_and_one_leaves,
