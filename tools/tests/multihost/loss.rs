@@ -1,0 +1,206 @@
+//! Everything arrives, in order, once, over links that lose, double and reorder packets, and repairing it costs no
+//! storm: retransmitted bytes stay below three times the lost bytes and one window.
+
+use std::time::Duration;
+
+use fulmar::client::Client;
+use fulmar::counters::SystemCounter;
+
+use crate::driver::{Driver, Make};
+use crate::long;
+use crate::netem::{Faults, hosts_on_a_wire};
+use crate::network::{Filter, Host, Network, can_run};
+use crate::traffic::{Expect, PositionWatch, Publisher, Reader, eventually};
+
+const STREAM: i32 = 1001;
+const DATA_PORT: u16 = 20121;
+/// Both ways: data to the receiver, status messages and NAKs to the ephemeral port of the sender.
+const ANY_PORT: &str = "1-65535";
+/// The default window of a receiver, bytes.
+const WINDOW: u64 = 128 * 1024;
+
+/// About 1 KiB each on average.
+fn messages() -> u64 {
+    if long() { 200_000 } else { 8_000 }
+}
+
+/// One stream from host to host; what the sender repeated, bytes.
+fn stream_between(make: Make, near: &Host, far: &Host, expect_repairs: bool) -> Repairs {
+    let sender = Driver::start(make, near, &[]);
+    let receiver = Driver::start(make, far, &[]);
+    let (publishing, subscribing) = (sender.client(), receiver.client());
+    let watch = PositionWatch::start(&[&sender, &receiver]);
+    transfer(&publishing, &subscribing, &far.address);
+    watch.finish();
+    sender.assert_running();
+    receiver.assert_running();
+    let repairs = Repairs::of(&sender, &receiver);
+    if expect_repairs {
+        assert!(repairs.naks_sent > 0 && repairs.bytes > 0, "{repairs:?}");
+    }
+    repairs
+}
+
+fn transfer(publishing: &Client, subscribing: &Client, address: &str) {
+    let channel = format!("aeron:udp?endpoint={address}:{DATA_PORT}");
+    let reader = Reader::start(subscribing, &channel, STREAM, Expect::Everything);
+    let publication = publishing
+        .add_publication(&channel, STREAM)
+        .unwrap_or_else(|error| panic!("{channel}: {error}"));
+    eventually("the two ends connect", || {
+        reader.available() > 0 && publication.is_connected()
+    });
+    let publisher = Publisher::start(publication, messages(), Duration::ZERO);
+    reader.await_next(messages());
+    publisher.finish();
+    assert_eq!(reader.received(), messages());
+    assert_eq!(reader.position(), publisher.position());
+    assert_eq!((reader.available(), reader.unavailable()), (1, 0));
+    assert_eq!(publisher.unconnected(), 0, "the stream stayed connected");
+}
+
+/// What the repair of a stream took.
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "printed for whoever reads a failure")]
+struct Repairs {
+    bytes: u64,
+    sent: i64,
+    retransmits: i64,
+    naks_sent: i64,
+    naks_received: i64,
+}
+
+impl Repairs {
+    fn of(sender: &Driver, receiver: &Driver) -> Repairs {
+        Repairs {
+            bytes: sender
+                .system_counter(SystemCounter::RetransmittedBytes)
+                .cast_unsigned(),
+            sent: sender.system_counter(SystemCounter::BytesSent),
+            retransmits: sender.system_counter(SystemCounter::RetransmitsSent),
+            naks_sent: receiver.system_counter(SystemCounter::NakMessagesSent),
+            naks_received: sender.system_counter(SystemCounter::NakMessagesReceived),
+        }
+    }
+
+    #[track_caller]
+    fn assert_no_storm(self, lost_bytes: u64) {
+        println!("{self:?}, {lost_bytes} bytes lost of {} sent", self.sent);
+        assert!(
+            self.bytes < 3 * lost_bytes + WINDOW,
+            "{self:?} for {lost_bytes} lost bytes"
+        );
+    }
+}
+
+/// Hosts on a switch, whose links carry `megabits` and lose packets both ways.
+fn lossy_hosts(filter: Filter, megabits: u32) -> (Network, Host, Host) {
+    let network = Network::new();
+    let (near, far) = (network.host(), network.host());
+    for host in [&near, &far] {
+        host.limit_rate(megabits);
+        host.drop_arriving(filter, ANY_PORT);
+    }
+    (network, near, far)
+}
+
+fn over_a_filter(test: &str, make: Make, filter: Filter) {
+    if !can_run(test) {
+        return;
+    }
+    let (_network, near, far) = lossy_hosts(filter, 200);
+    let repairs = stream_between(make, &near, &far, true);
+    let dropped = far.dropped();
+    assert!(dropped.packets > 0);
+    repairs.assert_no_storm(dropped.bytes);
+}
+
+fn over_a_wire(test: &str, make: Make, there: Faults, back: Faults) {
+    if !can_run(test) {
+        return;
+    }
+    let (near, far, wire) = hosts_on_a_wire(there, back, 0x5eed);
+    let loses = there.loss > 0;
+    let repairs = stream_between(make, &near, &far, loses);
+    let [tally, _] = wire.tallies();
+    println!("{tally:?}");
+    assert!(tally.packets > 0);
+    if loses {
+        repairs.assert_no_storm(tally.lost_bytes);
+    }
+}
+
+/// Bursts of loss, duplicates, reordering and delay, all at once.
+const ROUGH: Faults = Faults {
+    loss: 10,
+    burst: 6,
+    duplicates: 30,
+    reorder: 50,
+    hold: Duration::from_millis(2),
+    delay: Duration::from_millis(1),
+};
+
+/// Nothing is lost, but much arrives twice and out of order.
+const SHUFFLED: Faults = Faults {
+    loss: 0,
+    burst: 0,
+    duplicates: 100,
+    reorder: 300,
+    hold: Duration::from_millis(1),
+    delay: Duration::from_micros(200),
+};
+
+macro_rules! for_make {
+    ($make:expr) => {
+        #[test]
+        fn one_percent_of_random_loss() {
+            over_a_filter("one_percent_of_random_loss", $make, Filter::Random(10));
+        }
+
+        #[test]
+        fn ten_percent_of_random_loss() {
+            over_a_filter("ten_percent_of_random_loss", $make, Filter::Random(100));
+        }
+
+        #[test]
+        fn thirty_percent_of_random_loss() {
+            over_a_filter("thirty_percent_of_random_loss", $make, Filter::Random(300));
+        }
+
+        #[test]
+        fn bursts_of_thirty_lost_packets() {
+            over_a_filter("bursts_of_thirty_lost_packets", $make, Filter::Bursts(30));
+        }
+
+        #[test]
+        fn bursts_duplicates_reordering_and_delay() {
+            over_a_wire(
+                "bursts_duplicates_reordering_and_delay",
+                $make,
+                ROUGH,
+                ROUGH,
+            );
+        }
+
+        #[test]
+        fn duplicates_and_reordering_without_loss() {
+            over_a_wire(
+                "duplicates_and_reordering_without_loss",
+                $make,
+                SHUFFLED,
+                SHUFFLED,
+            );
+        }
+    };
+}
+
+mod fulmar_drivers {
+    use super::*;
+    for_make!(Make::Fulmar);
+}
+
+#[cfg(feature = "peer")]
+mod c_drivers {
+    use super::*;
+    for_make!(Make::C);
+}
