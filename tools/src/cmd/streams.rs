@@ -164,7 +164,7 @@ fn publication_rows(publication: &Publication, rates: &Rates) -> Vec<Row> {
     }];
     if let Some(sender) = &publication.sender {
         let mut notes = Vec::new();
-        if sender.window() == Some(0) && publication.unsent().is_some_and(|bytes| bytes > 0) {
+        if publication.unsent() > sender.window() {
             notes.push("held back by flow control".to_string());
         }
         note_count(&mut notes, sender.receivers, "receivers");
@@ -323,7 +323,10 @@ mod tests {
             assert!(line.contains(part), "{line}");
             assert!(line.contains("0 B/s"), "{line}");
         }
-        assert!(lines[2].contains("3 NAKs received"), "{text}");
+        assert!(
+            lines[2].contains("held back by flow control, 3 NAKs received"),
+            "{text}"
+        );
         assert!(
             !lines[4].contains("slowest") && lines[5].contains("slowest"),
             "{text}"

@@ -130,6 +130,91 @@ fn over_a_wire(test: &str, make: Make, there: Faults, back: Faults) {
     }
 }
 
+/// How one publication reaches several receivers.
+#[derive(Clone, Copy, Debug)]
+enum Spread {
+    Multicast,
+    /// Multi-destination, with destinations that the publication learns from its receivers.
+    Dynamic,
+    /// Multi-destination, with destinations that the application names.
+    Manual,
+}
+
+impl Spread {
+    /// Waits for two receivers and for the slower of them.
+    fn publication(self, from: &str) -> String {
+        match self {
+            Spread::Multicast => {
+                format!("aeron:udp?endpoint=224.20.30.39:24326|interface={from}|fc=min,g:/2")
+            }
+            Spread::Dynamic => format!("aeron:udp?control={from}:24327|control-mode=dynamic|fc=min,g:/2"),
+            Spread::Manual => "aeron:udp?control-mode=manual|fc=min,g:/2".into(),
+        }
+    }
+
+    fn subscription(self, from: &str, at: &str) -> String {
+        match self {
+            Spread::Multicast => format!("aeron:udp?endpoint=224.20.30.39:24326|interface={at}"),
+            Spread::Dynamic => {
+                format!("aeron:udp?endpoint={at}:24328|control={from}:24327|control-mode=dynamic")
+            }
+            Spread::Manual => format!("aeron:udp?endpoint={at}:24328"),
+        }
+    }
+}
+
+/// Two receivers, which lose different packets, get everything.
+fn to_two_receivers(test: &str, make: Make, spread: Spread) {
+    if !can_run(test) {
+        return;
+    }
+    let network = Network::new();
+    let near = network.host();
+    let far = [network.host(), network.host()];
+    for host in far.iter().chain([&near]) {
+        host.limit_rate(200);
+    }
+    far[0].drop_arriving(Filter::Random(50), ANY_PORT);
+    far[1].drop_arriving(Filter::Bursts(20), ANY_PORT);
+    let sender = Driver::start(make, &near, &[]);
+    let receivers = far.each_ref().map(|host| Driver::start(make, host, &[]));
+    let watch = PositionWatch::start(&[&sender, &receivers[0], &receivers[1]]);
+    let readers = [0, 1].map(|index| {
+        let channel = spread.subscription(&near.address, &far[index].address);
+        Reader::start(&receivers[index].client(), &channel, STREAM, Expect::Everything)
+    });
+    let channel = spread.publication(&near.address);
+    let publication = sender
+        .client()
+        .add_publication(&channel, STREAM)
+        .unwrap_or_else(|error| panic!("{channel}: {error}"));
+    if matches!(spread, Spread::Manual) {
+        for host in &far {
+            let destination = format!("aeron:udp?endpoint={}:24328", host.address);
+            publication
+                .add_destination(&destination)
+                .unwrap_or_else(|error| panic!("{destination}: {error}"));
+        }
+    }
+    eventually("everybody is connected", || {
+        publication.is_connected() && readers.iter().all(|reader| reader.available() > 0)
+    });
+    let publisher = Publisher::start(publication, messages(), Duration::ZERO);
+    for reader in &readers {
+        reader.await_next(messages());
+        assert_eq!(reader.received(), messages());
+        assert_eq!((reader.available(), reader.unavailable()), (1, 0));
+    }
+    publisher.finish();
+    watch.finish();
+    let lost = far.each_ref().map(|host| host.dropped().bytes);
+    assert!(lost.iter().all(|bytes| *bytes > 0), "{lost:?}");
+    Repairs::of(&sender, &receivers[0]).assert_no_storm(lost.iter().sum());
+    for driver in receivers.iter().chain([&sender]) {
+        driver.assert_running();
+    }
+}
+
 /// Bursts of loss, duplicates, reordering and delay, all at once.
 const ROUGH: Faults = Faults {
     loss: 10,
@@ -170,6 +255,25 @@ macro_rules! for_make {
         #[test]
         fn bursts_of_thirty_lost_packets() {
             over_a_filter("bursts_of_thirty_lost_packets", $make, Filter::Bursts(30));
+        }
+
+        #[test]
+        fn multicast_to_two_receivers_with_loss() {
+            to_two_receivers(
+                "multicast_to_two_receivers_with_loss",
+                $make,
+                Spread::Multicast,
+            );
+        }
+
+        #[test]
+        fn two_destinations_with_loss() {
+            to_two_receivers("two_destinations_with_loss", $make, Spread::Dynamic);
+        }
+
+        #[test]
+        fn two_named_destinations_with_loss() {
+            to_two_receivers("two_named_destinations_with_loss", $make, Spread::Manual);
         }
 
         #[test]
