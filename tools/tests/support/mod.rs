@@ -138,7 +138,7 @@ impl Running {
     }
 
     /// Waits for a line on standard error that contains `text`.
-    pub(crate) fn await_stderr(&mut self, text: &str) {
+    pub(crate) fn await_stderr(&mut self, text: &str) -> String {
         let mut seen = String::new();
         let reader = self.stderr.as_mut().expect("not taken");
         loop {
@@ -146,7 +146,7 @@ impl Running {
             let length = reader.read_line(&mut line).expect("text");
             assert!(length > 0, "ended without `{text}`: {seen}");
             if line.contains(text) {
-                return;
+                return line;
             }
             seen.push_str(&line);
         }
