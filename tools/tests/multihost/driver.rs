@@ -23,7 +23,7 @@ pub(crate) enum Make {
     Fulmar,
 }
 
-/// Small files, and nothing that a machine with two processors could not run six times.
+/// Small files, and nothing that a machine with two processors could not run six times; tests may choose otherwise.
 const COMMON: &[(&str, &str)] = &[
     ("AERON_THREADING_MODE", "SHARED"),
     ("AERON_SHARED_IDLE_STRATEGY", "backoff"),

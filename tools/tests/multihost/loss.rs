@@ -24,10 +24,13 @@ fn messages() -> u64 {
     if long() { 200_000 } else { 8_000 }
 }
 
+/// Every agent has its thread.
+const DEDICATED: &[(&str, &str)] = &[("AERON_THREADING_MODE", "DEDICATED")];
+
 /// One stream from host to host; what the sender repeated, bytes.
 fn stream_between(make: Make, near: &Host, far: &Host, expect_repairs: bool) -> Repairs {
-    let sender = Driver::start(make, near, &[]);
-    let receiver = Driver::start(make, far, &[]);
+    let sender = Driver::start(make, near, DEDICATED);
+    let receiver = Driver::start(make, far, DEDICATED);
     let (publishing, subscribing) = (sender.client(), receiver.client());
     let watch = PositionWatch::start(&[&sender, &receiver]);
     transfer(&publishing, &subscribing, &far.address);

@@ -60,8 +60,9 @@ fn short_partition(test: &str, make: Make, how: Break) {
     }
     let network = Network::new();
     let (near, far) = (network.host(), network.host());
-    let sender = Driver::start(make, &near, &[]);
-    let receiver = Driver::start(make, &far, &[]);
+    let threads = &[("AERON_THREADING_MODE", "SHARED_NETWORK")];
+    let sender = Driver::start(make, &near, threads);
+    let receiver = Driver::start(make, &far, threads);
     let watch = PositionWatch::start(&[&sender, &receiver]);
     let channel = format!("aeron:udp?endpoint={}:20121", far.address);
     let reader = Reader::start(&receiver.client(), &channel, STREAM, Expect::Everything);
