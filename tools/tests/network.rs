@@ -124,7 +124,7 @@ fn generated_messages_are_verified_across_drivers() {
     assert_done(&verified);
     let document = json(&stdout(&verified));
     assert_eq!(
-        (&document["messages"], &document["errors"]),
+        (&document["verified"], &document["errors"]),
         (&20_000.into(), &0.into())
     );
 }
