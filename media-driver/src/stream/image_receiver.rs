@@ -18,7 +18,7 @@ use fulmar::wire::error::ERR_MAX_LENGTH;
 use fulmar::wire::setup::SETUP_LENGTH;
 use fulmar::wire::status_message::SM_MAX_LENGTH;
 use fulmar::wire::{
-    DataHeader, ErrorFrame, Nak, ResponseSetup, Rttm, Setup, StatusMessage, is_eos, is_revoked,
+    DataHeader, ErrorFrame, Nak, PacketExtent, ResponseSetup, Rttm, Setup, StatusMessage, is_eos, is_revoked,
     validate_data_packet,
 };
 
@@ -75,6 +75,9 @@ pub struct ImageParts {
     /// Who sent the SETUP.
     pub source: SocketAddr,
 }
+
+/// No padding is longer than this share of a term: a message takes an eighth, and its fragments' headers as much again.
+const PADDING_SHARE: i32 = 4;
 
 /// What became of a data datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +227,7 @@ impl ImageReceiver {
         if self.connections.admission(now, rule.id, source) == Admission::Foreign {
             return DataOutcome::Foreign;
         }
-        if end > self.last_position + self.window_tolerated() {
+        if self.is_over_run(position, extent, datagram.len()) {
             return DataOutcome::OverRun;
         }
         if extent.heartbeat {
@@ -241,6 +244,21 @@ impl ImageReceiver {
         rebuild::insert(term, header.term_offset, datagram);
         self.raise_high_water_mark(end);
         DataOutcome::Accepted
+    }
+
+    /// Whether data or a heartbeat lies beyond what is tolerated.
+    ///
+    /// A sender lets padding at the end of a term go if its header is within the window: of such a datagram what it
+    /// carries counts, not what it covers, which lies in the same term. Else the padding would be dropped again and
+    /// again, and with it every heartbeat behind it: the image would starve while its subscribers are only slow.
+    fn is_over_run(&self, position: i64, extent: PacketExtent, datagram_length: usize) -> bool {
+        let limit = self.last_position + self.window_tolerated();
+        if !extent.heartbeat {
+            return position + extent.length.min(datagram_length as i64) > limit;
+        }
+        let is_behind_padding = self.shape.offset(position) == 0
+            && position - limit <= i64::from(self.shape.term_length() / PADDING_SHARE);
+        position > limit && position > self.high_water_mark && !is_behind_padding
     }
 
     fn on_heartbeat(

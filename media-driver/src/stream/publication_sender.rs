@@ -644,12 +644,15 @@ impl PublicationSender {
     // Receiving
 
     /// Whether a status message that asks for no SETUP names a position this stream can be at (wire protocol 3.6 step
-    /// 3).
+    /// 3). Padding takes the sender beyond the window of a receiver, which then is further behind than half a term; a
+    /// quarter of a term, which no padding exceeds, is granted, but not before the start of the stream.
     #[must_use]
     pub fn is_position_plausible(&self, message: &StatusMessage) -> bool {
         let half = i64::from(self.term_length() / 2);
+        let padding = half / 2;
         let position = self.shape.position(message.term_id, message.term_offset);
-        (self.position - half..=self.position + half).contains(&position)
+        position >= (self.position - half - padding).max(self.initial_position)
+            && position <= self.position + half
     }
 
     /// Takes a status message whose fields and position were checked (wire protocol 3.6 steps 5 to 8).

@@ -395,18 +395,32 @@ fn a_revoked_publication_says_so_whether_or_not_ends_are_told() {
 // Status messages (wire protocol 3.6, 3.7)
 
 #[test]
-fn a_position_more_than_half_a_term_away_is_implausible() {
-    let start = i64::from(TERM);
+fn a_position_more_than_half_a_term_away_is_implausible_but_for_padding() {
+    let mut fixture = Fixture::new();
+    let half = i64::from(HALF);
+    fixture.connect(0, 0);
+    while fixture.sender.position() < i64::from(TERM) {
+        fixture.status(0, &status(fixture.sender.position(), HALF));
+        fixture.publish(1000);
+        fixture.send(0);
+    }
+    let sent = fixture.sender.position();
+    let plausible = |position| fixture.sender.is_position_plausible(&status(position, 0));
+    assert!(plausible(sent + half));
+    assert!(plausible(sent - half));
+    assert!(
+        plausible(sent - half - half / 2),
+        "padding made the sender pass the window"
+    );
+    assert!(!plausible(sent + half + 32));
+    assert!(!plausible(sent - half - half / 2 - 32));
     let fixture = Fixture::with(Options {
-        start,
+        start: i64::from(TERM),
         ..Options::default()
     });
-    let half = i64::from(HALF);
     let plausible = |position| fixture.sender.is_position_plausible(&status(position, 0));
-    assert!(plausible(start + half));
-    assert!(plausible(start - half));
-    assert!(!plausible(start + half + 32));
-    assert!(!plausible(start - half - 32));
+    assert!(plausible(i64::from(TERM)));
+    assert!(!plausible(i64::from(TERM) - 32), "before the start of the stream");
     for term in [i32::MIN, i32::MAX, 0] {
         let message = StatusMessage {
             term_id: fulmar::id::TermId(term),
