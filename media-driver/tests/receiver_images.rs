@@ -237,6 +237,43 @@ fn data_beyond_half_a_term_behind_the_last_status_message_is_an_over_run() {
 }
 
 #[test]
+fn padding_that_begins_within_the_window_is_no_over_run_and_neither_is_the_heartbeat_behind_it() {
+    let join = L / 2 - 128;
+    let before = L - 192;
+    for padding_arrives in [true, false] {
+        let mut image = TestImage::new(Options {
+            join_position: join,
+            ..Options::default()
+        });
+        image.frames();
+        if padding_arrives {
+            assert_eq!(image.data(&padding(before, 192)), DataOutcome::Accepted);
+            assert_eq!(image.high_water_mark.get_relaxed(), L);
+        }
+        assert_eq!(image.data(&heartbeat(L, 0xC0)), DataOutcome::Heartbeat);
+        assert_eq!(
+            image.high_water_mark.get_relaxed(),
+            L,
+            "so that lost padding is missed"
+        );
+        assert_eq!(image.data(&heartbeat(L + 32, 0xC0)), DataOutcome::OverRun);
+        assert_eq!(image.data(&frame(L, &[1; 32])), DataOutcome::OverRun);
+    }
+    let mut image = TestImage::plain();
+    image.frames();
+    assert_eq!(
+        image.data(&heartbeat(L, 0xC0)),
+        DataOutcome::OverRun,
+        "no padding is half a term long"
+    );
+    assert_eq!(
+        image.data(&padding(L / 2, 64)),
+        DataOutcome::OverRun,
+        "its header is beyond"
+    );
+}
+
+#[test]
 fn data_before_the_last_status_message_is_an_under_run_that_keeps_its_connection_alive() {
     let mut image = TestImage::new(Options {
         join_position: L,
