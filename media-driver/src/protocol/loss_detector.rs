@@ -175,6 +175,9 @@ impl LossDetector {
             length,
             deadline: NanoTime(0),
         };
+        if is_being_filled(&gap, log, high_water_mark) {
+            return false;
+        }
         let same = known
             .as_slice()
             .first()
@@ -229,9 +232,15 @@ impl LossDetector {
             while at < gap.end() {
                 let found = scan(log, at, gap.end());
                 let Some(length) = found.gap_length else { break };
+                let end = found.rebuild_position + length;
                 let rest = OpenGap {
                     position: found.rebuild_position,
-                    length,
+                    // A part without a frame behind it reaches to the end of the whole for now.
+                    length: if end < gap.end() && !is_frame_at(log, end) {
+                        gap.end() - found.rebuild_position
+                    } else {
+                        length
+                    },
                     deadline: gap.deadline,
                 };
                 if !self.push(rest) {
@@ -273,6 +282,9 @@ impl LossDetector {
                 length,
                 deadline: NanoTime(0),
             };
+            if is_being_filled(&gap, log, high_water_mark) {
+                break;
+            }
             let before = known.as_slice().iter().find(|before| gap.is_within(before));
             gap.deadline = match before {
                 Some(before) => before.deadline,
@@ -394,6 +406,30 @@ fn is_empty_at<B: Words>(log: &LogBuffers<B>, position: i64) -> bool {
     word_length(slot.load_acquire(HeaderWord::Length)) == 0
 }
 
+/// Whether a gap ends where no frame starts: inside a datagram that is being written into it at this moment.
+///
+/// A gap ends where the memory is not zero any more. But the receiver writes a datagram into the middle of a gap while
+/// it is looked at, its first word last: the end may lie inside a payload, whose bytes are no frame. Whoever walked on
+/// from there would pass over real gaps, and nobody would ever ask for them; whoever filled it would cut the datagram.
+/// The next pass sees the frame.
+fn is_being_filled<B: Words>(gap: &OpenGap, log: &LogBuffers<B>, high_water_mark: i64) -> bool {
+    let end = gap.end();
+    end < high_water_mark && log.shape().offset(end) != 0 && !is_empty_at(log, end) && !is_frame_at(log, end)
+}
+
+/// Whether the header of a frame of this stream stands here, complete.
+fn is_frame_at<B: Words>(log: &LogBuffers<B>, position: i64) -> bool {
+    let shape = log.shape();
+    let (offset, term_id) = (shape.offset(position), shape.term_id(position));
+    let slot = log.term(shape.partition(position)).slot(offset as usize);
+    let pair = |low: i32, high: i32| i64::from(low.cast_unsigned()) | i64::from(high) << 32;
+    // SYNC frame-length: acquire. The other words of a header that is not published yet may be behind its length; then
+    // they do not match, or they are right.
+    word_length(slot.load_acquire(HeaderWord::Length)) != 0
+        && slot.load_relaxed(HeaderWord::Offset) == pair(offset, log.session_id().get())
+        && slot.load_relaxed(HeaderWord::Stream) == pair(log.stream_id().get(), term_id.get())
+}
+
 /// Whether nothing has come in at the start of the gap, and it is not due: then it needs no look at its other bytes.
 fn is_untouched<B: Words>(gap: &OpenGap, now: NanoTime, log: &LogBuffers<B>) -> bool {
     !gap.deadline.is_due(now) && is_empty_at(log, gap.position)
@@ -447,6 +483,19 @@ mod tests {
             shape.offset(position),
             &bytes,
         )
+    }
+
+    /// The payload of a datagram that is being written: its header is not there yet.
+    fn half_arrive(log: &LogBuffers, position: i64, length: i64) {
+        use fulmar::memory::AtomicBuffer;
+        let shape = log.shape();
+        let term = log.term(shape.partition(position));
+        // Would be taken for frames of 96 bytes each.
+        let payload: Vec<u8> = (32..length as usize)
+            .map(|at| if at % 32 == 0 { 96 } else { 0 })
+            .collect();
+        term.buffer()
+            .copy_in(shape.offset(position) as usize + 32, &payload);
     }
 
     fn unicast(scope: NakScope) -> LossDetector {
@@ -553,6 +602,53 @@ mod tests {
         assert_eq!(watch.pass(1_000 + 2 * CROWDED_RETRY_NS), [(256, 64), (128, 64)]);
         assert_eq!(watch.pass(1_000 + 2 * CROWDED_RETRY_NS + RETRY), [(128, 64)]);
         assert_eq!(watch.losses, 1);
+    }
+
+    #[test]
+    fn a_datagram_that_is_being_written_into_a_gap_does_not_hide_the_gaps_behind_it() {
+        for is_known_before in [false, true] {
+            let mut watch = Watch::new(NakScope::EveryGap);
+            watch.arrive(320, 64);
+            // Something is missing before and behind the datagram that comes in at 64.
+            watch.arrive(512, 64);
+            if is_known_before {
+                assert_eq!(watch.pass(0), []);
+                assert_eq!(watch.pass(1_000), [(384, 128), (0, 320)]);
+            }
+            half_arrive(&watch.log, 64, 192);
+            for now in [200_000, 202_000] {
+                for (position, length) in watch.pass(now) {
+                    assert!(
+                        [(0, 320), (384, 128), (0, 96)].contains(&(position, length)),
+                        "{position} {length}"
+                    );
+                }
+                assert_eq!(watch.rebuild_position, 0);
+            }
+            watch.arrive(64, 192);
+            watch.pass(20_000_000);
+            assert_eq!(watch.pass(40_000_000), [(384, 128), (256, 64), (0, 64)]);
+            for (position, length) in [(0, 64), (256, 64), (384, 128)] {
+                watch.arrive(position, length);
+            }
+            watch.pass(50_000_000);
+            assert_eq!(watch.rebuild_position, 576);
+        }
+    }
+
+    #[test]
+    fn a_gap_that_ends_inside_a_half_written_datagram_is_left_alone() {
+        for scope in [NakScope::EveryGap, NakScope::FirstGap] {
+            let mut watch = Watch::new(scope);
+            watch.arrive(320, 64);
+            half_arrive(&watch.log, 64, 192);
+            assert_eq!(watch.pass(0), []);
+            assert_eq!(watch.pass(10_000), [], "whoever filled it would cut the datagram");
+            assert_eq!(watch.rebuild_position, 0);
+            watch.arrive(64, 192);
+            watch.pass(20_000);
+            assert!(watch.pass(30_000).contains(&(0, 64)));
+        }
     }
 
     #[test]
