@@ -225,7 +225,10 @@ impl LossDetector {
                 continue;
             }
             if gap.position >= self.rebuild_position && is_untouched(gap, now, log) {
-                self.push(*gap);
+                if !self.push(*gap) {
+                    self.scanned_to = gap.position;
+                    return false;
+                }
                 continue;
             }
             let mut at = gap.position.max(self.rebuild_position);
@@ -634,6 +637,35 @@ mod tests {
             watch.pass(50_000_000);
             assert_eq!(watch.rebuild_position, 576);
         }
+    }
+
+    #[test]
+    fn a_gap_that_falls_apart_pushes_no_other_one_out() {
+        let mut watch = Watch::new(NakScope::EveryGap);
+        let last = GAPS_MAX as i64 - 1;
+        // As many gaps as are known at a time, the first one of three slots, the others of one.
+        watch.arrive(96, 32);
+        for gap in 1..=last {
+            watch.arrive(96 + gap * 64, 32);
+        }
+        watch.pass(0);
+        assert_eq!(watch.pass(1_000).len(), GAPS_MAX);
+        watch.arrive(32, 32);
+        watch.pass(CROWDED_RETRY_NS / 2);
+        watch.arrive(0, 32);
+        watch.arrive(64, 32);
+        for gap in 1..last {
+            watch.arrive(64 + gap * 64, 32);
+        }
+        watch.pass(CROWDED_RETRY_NS);
+        assert_eq!(
+            watch.rebuild_position,
+            64 + last * 64,
+            "the last gap is still missed"
+        );
+        watch.arrive(64 + last * 64, 32);
+        watch.pass(2 * CROWDED_RETRY_NS);
+        assert_eq!(watch.rebuild_position, 128 + last * 64);
     }
 
     #[test]
