@@ -32,8 +32,8 @@ pub(super) struct SendEndpointRecord {
     pub(super) address: StatusCounter,
     /// Number of destinations, for multi-destination channels.
     pub(super) destinations: Option<CounterId>,
-    /// The port that was claimed for it.
-    port: u16,
+    /// The port that was claimed for it, if one was.
+    claimed_port: Option<u16>,
     pub(super) is_closing: bool,
 }
 
@@ -77,18 +77,22 @@ impl Conductor {
         let now = self.services.now.nanos;
         let text = channel.spec.uri.as_str().to_owned();
         let bind = channel.send_bind_address();
-        let port = if channel.explicit_control.is_some() {
-            self.sender_ports
+        // Without a control address the range is not asked, and nothing is given back to it.
+        let claimed = if channel.explicit_control.is_some() {
+            let port = self
+                .sender_ports
                 .claim(bind.port())
-                .map_err(|error| open_failure(&channel, &error))?
+                .map_err(|error| open_failure(&channel, &error))?;
+            Some(port)
         } else {
-            bind.port()
+            None
         };
-        let sockets = self.open_send_sockets(&channel, with_port(bind, port), buffers);
+        let bind = with_port(bind, claimed.unwrap_or(bind.port()));
+        let sockets = self.open_send_sockets(&channel, bind, buffers);
         let (socket, control_socket) = match sockets {
             Ok(sockets) => sockets,
             Err(error) => {
-                self.sender_ports.release(port);
+                self.release_sender_port(claimed);
                 return Err(open_failure(&channel, &error));
             }
         };
@@ -97,7 +101,7 @@ impl Conductor {
         let (status, address, destinations) = match counters {
             Ok(counters) => counters,
             Err(failure) => {
-                self.sender_ports.release(port);
+                self.release_sender_port(claimed);
                 return Err(failure);
             }
         };
@@ -146,11 +150,17 @@ impl Conductor {
             status,
             address,
             destinations,
-            port,
+            claimed_port: claimed,
             is_closing: false,
         });
         self.sender.send(SenderCommand::AddEndpoint(Box::new(endpoint)));
         Ok(id)
+    }
+
+    fn release_sender_port(&mut self, claimed: Option<u16>) {
+        if let Some(port) = claimed {
+            self.sender_ports.release(port);
+        }
     }
 
     /// The socket that sends, and for multicast one that listens to the control group.
@@ -261,7 +271,7 @@ impl Conductor {
             if let Some(destinations) = record.destinations {
                 self.services.free_counter(destinations);
             }
-            self.sender_ports.release(record.port);
+            self.release_sender_port(record.claimed_port);
         }
     }
 }

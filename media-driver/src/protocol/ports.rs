@@ -1,7 +1,8 @@
 //! Ports for channels that leave theirs to the driver with port 0 (wire-protocol, appendix A).
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use thiserror::Error;
 
@@ -10,7 +11,8 @@ use thiserror::Error;
 pub struct WildcardPorts {
     range: Option<(u16, u16)>,
     next: u16,
-    taken: BTreeSet<u16>,
+    /// Ports of the range and by how many sockets each is used: those of groups, or of different addresses, share one.
+    taken: BTreeMap<u16, usize>,
 }
 
 /// Every port of the range is in use.
@@ -30,7 +32,7 @@ impl WildcardPorts {
         Self {
             range,
             next: range.map_or(0, |(low, _)| low),
-            taken: BTreeSet::new(),
+            taken: BTreeMap::new(),
         }
     }
 
@@ -46,23 +48,29 @@ impl WildcardPorts {
         };
         if asked != 0 {
             if (low..=high).contains(&asked) {
-                self.taken.insert(asked);
+                *self.taken.entry(asked).or_default() += 1;
             }
             return Ok(asked);
         }
         for _ in low..=high {
             let port = self.next;
             self.next = if port >= high { low } else { port + 1 };
-            if self.taken.insert(port) {
+            if let Entry::Vacant(free) = self.taken.entry(port) {
+                free.insert(1);
                 return Ok(port);
             }
         }
         Err(PortsExhausted { low, high })
     }
 
-    /// Gives a claimed port back.
+    /// Gives a claimed port back. It is free once everybody who claimed it has given it back.
     pub fn release(&mut self, port: u16) {
-        self.taken.remove(&port);
+        if let Entry::Occupied(mut taken) = self.taken.entry(port) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
     }
 }
 
@@ -95,6 +103,20 @@ mod tests {
         assert_eq!(ports.claim(0), Ok(101));
         assert_eq!(ports.claim(99), Ok(99), "outside the range anything goes");
         assert_eq!(ports.claim(0), Err(exhausted));
+    }
+
+    #[test]
+    fn a_port_that_several_channels_name_is_free_when_the_last_of_them_is_gone() {
+        let mut ports = WildcardPorts::new(Some((7, 7)));
+        assert_eq!(ports.claim(7), Ok(7));
+        assert_eq!(ports.claim(7), Ok(7), "another group on the same port");
+        ports.release(7);
+        assert!(ports.claim(0).is_err());
+        ports.release(7);
+        assert_eq!(ports.claim(0), Ok(7));
+        ports.release(7);
+        ports.release(7);
+        assert_eq!(ports.claim(0), Ok(7));
     }
 
     #[test]
