@@ -265,9 +265,14 @@ impl ResourceAgent {
         work
     }
 
-    /// Bootstrap neighbours are looked up by the ordinary resolver: gossip can not know them before it has begun.
+    /// Bootstrap neighbours are looked up by the ordinary resolver: gossip can not know them before it has begun. One
+    /// that is being looked up already is left alone.
     fn look_up_bootstrap(&mut self, index: usize, at: &HostPort) {
         let purpose = Purpose::Bootstrap { index, port: at.port };
+        // Asked for more often than a dead name server fails, they would pile up before the names of channels.
+        if self.lookups.is_under_way(&purpose) {
+            return;
+        }
         let request = at.request(NameUse::Neighbor, Family::V4);
         let at_once = match &request {
             Some(request) => self.lookups.resolver().at_once(request),

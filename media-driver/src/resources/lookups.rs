@@ -109,6 +109,15 @@ impl<P: Clone + PartialEq + Send + 'static> Lookups<P> {
         None
     }
 
+    /// Whether a job for this purpose waits or is at work.
+    pub(super) fn is_under_way(&self, purpose: &P) -> bool {
+        let at_work = self.workers.iter().filter_map(|worker| worker.at_work.as_ref());
+        self.waiting
+            .iter()
+            .chain(at_work)
+            .any(|job| job.purpose == *purpose)
+    }
+
     /// A job that is done.
     pub(super) fn poll(&mut self) -> Option<Done<P>> {
         let done = self.done.poll().or_else(|| self.bury());
@@ -339,6 +348,26 @@ mod tests {
         purposes.sort_unstable();
         assert_eq!(purposes, [1, 2, 3, 4, 5]);
         assert_eq!(lookups.workers.len(), THREADS_MAX);
+    }
+
+    #[test]
+    fn a_purpose_is_under_way_from_start_to_poll() {
+        let resolver = Arc::new(Gated::default());
+        let (mut lookups, _bell) = lookups(&resolver);
+        let last = THREADS_MAX as u64 + 1;
+        for purpose in 1..=last {
+            assert!(!lookups.is_under_way(&purpose));
+            lookups.start(job(purpose, "slow"));
+            assert!(
+                lookups.is_under_way(&purpose),
+                "at work, and the last one waiting"
+            );
+        }
+        resolver.open();
+        for _ in 1..=last {
+            let done = wait(&mut lookups);
+            assert!(!lookups.is_under_way(&done.purpose));
+        }
     }
 
     #[test]
