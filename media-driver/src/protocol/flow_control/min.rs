@@ -85,6 +85,9 @@ impl MinFlowControl {
 
     pub(super) fn on_idle(&mut self, now: NanoTime, limit: i64) -> i64 {
         self.receivers.expire(now);
+        // A hold that is over must not stay behind as a deadline that is always due.
+        let timeout = self.receivers.timeout_ns();
+        self.hold = self.hold.filter(|hold| now.since(hold.since) <= timeout);
         match self.receivers.slowest_edge() {
             Some(edge) if self.receivers.count() >= self.min_size => edge.min(self.held(now)),
             _ => limit,

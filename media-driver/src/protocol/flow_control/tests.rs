@@ -397,3 +397,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_hold_that_is_over_is_no_deadline_any_more() {
+    let mut flow = min(0);
+    let limit = flow.on_status_message(at(0), &facts(1, 0), 0);
+    flow.on_trigger_send_setup(None);
+    flow.on_setup(at(0), limit);
+    flow.on_status_message(at(4 * S), &facts(1, 100), limit);
+    assert_eq!(flow.next_deadline(), Some(at(TIMEOUT + 1)));
+    flow.on_idle(at(TIMEOUT + 1), limit);
+    assert_eq!(
+        flow.next_deadline(),
+        Some(at(4 * S + TIMEOUT + 1)),
+        "only the receiver's own"
+    );
+}
