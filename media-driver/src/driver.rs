@@ -728,6 +728,7 @@ fn assemble(
             receive_capacity: context.receiver_io_vector_capacity as usize,
             resolution_interval_ns: context.driver_reresolution_check_interval_ns,
             cycle_threshold_ns: context.sender_cycle_threshold_ns,
+            longest_idle_ns: context.idle_cap_ns,
         },
         now.nanos,
     );

@@ -249,6 +249,7 @@ fn allocations_of(addressing: Addressing, flow_control: FlowControl) -> u64 {
             receive_capacity: 4,
             resolution_interval_ns: 1_000_000_000,
             cycle_threshold_ns: 1_000_000_000,
+            longest_idle_ns: 0,
         },
         NanoTime(0),
     );

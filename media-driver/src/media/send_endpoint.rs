@@ -232,6 +232,11 @@ impl SendEndpoint {
         self.publications
     }
 
+    /// The sender takes it over: its clock counts from here on.
+    pub fn start(&mut self, now: NanoTime) {
+        self.last_status_message = now;
+    }
+
     /// Lets control frames wake the agent.
     ///
     /// # Errors

@@ -240,6 +240,11 @@ impl RetransmitBudget {
         }
     }
 
+    /// Time adds nothing for what was before `now`.
+    pub fn start(&mut self, now: NanoTime) {
+        self.filled = now;
+    }
+
     /// New data was sent to so many receivers.
     #[inline]
     pub fn on_sent(&mut self, bytes: i64, receivers: usize) {

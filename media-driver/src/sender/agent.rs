@@ -15,6 +15,7 @@ use crate::commands::{EndpointId, Lane, NetworkEvent, SenderCommand};
 use crate::io::{ReceiveBatch, Registration};
 use crate::media::send_endpoint::SendEndpoint;
 use crate::network_counters::NetworkCounters;
+use crate::protocol::stall_clock::StallClock;
 
 /// Commands taken per duty cycle, so that data does not wait for a burst of them.
 const COMMANDS_MAX: usize = 4;
@@ -46,6 +47,8 @@ pub struct SenderParts {
     pub resolution_interval_ns: i64,
     /// Duty cycles that take longer are counted, ns.
     pub cycle_threshold_ns: i64,
+    /// The longest sleep of an agent that has nothing to do, ns.
+    pub longest_idle_ns: i64,
 }
 
 /// The sender.
@@ -74,6 +77,9 @@ pub struct SenderAgent {
     cycle_threshold_ns: i64,
     last_cycle: Option<NanoTime>,
     was_idle: bool,
+    /// Receivers are not forgotten for the time in which their messages were not looked at.
+    stall: StallClock,
+    /// What `stall` says in this cycle.
     now: NanoTime,
 }
 
@@ -94,6 +100,7 @@ impl SenderAgent {
             receive_capacity,
             resolution_interval_ns,
             cycle_threshold_ns,
+            longest_idle_ns,
         } = parts;
         Self {
             commands,
@@ -114,6 +121,7 @@ impl SenderAgent {
             cycle_threshold_ns,
             last_cycle: None,
             was_idle: true,
+            stall: StallClock::new(now, longest_idle_ns),
             now,
         }
     }
@@ -134,13 +142,14 @@ impl SenderAgent {
 
     fn on_command(&mut self, now: NanoTime, command: SenderCommand) {
         match command {
-            SenderCommand::AddEndpoint(endpoint) => self.add_endpoint(endpoint),
+            SenderCommand::AddEndpoint(endpoint) => self.add_endpoint(now, endpoint),
             SenderCommand::RemoveEndpoint(id) => self.remove_endpoint(id),
             SenderCommand::AddPublication {
                 endpoint,
-                publication,
+                mut publication,
             } => match self.find(endpoint) {
                 Some(endpoint) => {
+                    publication.start(now);
                     endpoint.add_publication(publication);
                     self.route();
                 }
@@ -199,7 +208,8 @@ impl SenderAgent {
         }
     }
 
-    fn add_endpoint(&mut self, mut endpoint: Box<SendEndpoint>) {
+    fn add_endpoint(&mut self, now: NanoTime, mut endpoint: Box<SendEndpoint>) {
+        endpoint.start(now);
         if let Some(registration) = &self.registration
             && let Err(error) = endpoint.register(registration)
         {
@@ -373,9 +383,9 @@ impl Agent for SenderAgent {
     }
 
     fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
-        let now = now.nanos;
+        self.track_cycle(now.nanos);
+        let now = self.stall.advance(now.nanos);
         self.now = now;
-        self.track_cycle(now);
         self.deliver_backlog();
         let mut work = self.take_commands(now);
         let pass = self.send(now);
@@ -391,7 +401,7 @@ impl Agent for SenderAgent {
     fn next_deadline(&self) -> NanoTime {
         let now = self.now;
         if !self.backlog.is_empty() || !self.commands.is_empty() {
-            return now;
+            return self.stall.to_real(now);
         }
         let mut deadline = self
             .endpoints
@@ -401,7 +411,7 @@ impl Agent for SenderAgent {
         if self.resolution_interval_ns != 0 && !self.endpoints.is_empty() {
             deadline = deadline.earlier(self.next_resolution);
         }
-        coalesced(now, deadline)
+        self.stall.to_real(coalesced(now, deadline))
     }
 }
 

@@ -305,6 +305,11 @@ impl PublicationSender {
         }
     }
 
+    /// The sender takes it over: its clock counts from here on.
+    pub fn start(&mut self, now: NanoTime) {
+        self.budget.start(now);
+    }
+
     /// Names the publication.
     #[must_use]
     pub fn registration_id(&self) -> RegistrationId {

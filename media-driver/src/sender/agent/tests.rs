@@ -33,6 +33,7 @@ fn bench() -> Bench {
             receive_capacity: 4,
             resolution_interval_ns: 1000 * MS,
             cycle_threshold_ns: 1000 * MS,
+            longest_idle_ns: 10 * MS,
         },
         at(0),
     );
@@ -330,4 +331,36 @@ fn long_cycles_are_counted_and_sleeping_is_none() {
     assert!(before < 2000 * MS);
     let exceeded = SystemCounter::SenderCycleTimeThresholdExceeded;
     assert_eq!(bench.system.get(exceeded).get_relaxed(), 1);
+}
+
+#[test]
+fn receivers_outlive_a_stall_of_the_sender_itself() {
+    let mut bench = bench();
+    let line = Line::default();
+    let fixture = Fixture::new();
+    let shared = Arc::clone(&fixture.shared);
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(publication(1, fixture));
+    push(&line, &status(0, TERM / 2));
+    bench.cycle(0);
+    bench.cycle(MS);
+    assert!(shared.is_connected());
+    // The whole process was stopped: a receiver in it did not send anything either.
+    bench.cycle(12_000 * MS);
+    assert!(shared.is_connected(), "nobody listened for twelve seconds");
+    assert!(
+        bench.agent.next_deadline().since(at(12_000 * MS)) <= 104 * MS,
+        "heartbeats go on"
+    );
+    push(&line, &status(0, TERM / 2));
+    bench.cycle(12_001 * MS);
+    for ms in (12_100..=17_000).step_by(100) {
+        bench.cycle(ms * MS);
+        assert!(shared.is_connected(), "at {ms} ms");
+    }
+    bench.cycle(17_002 * MS);
+    assert!(
+        !shared.is_connected(),
+        "five seconds in which the sender did listen"
+    );
 }
