@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::io::{
-    Filled, IoError, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendOutcome, UdpSocket,
+    Filled, IoError, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendError, SendOutcome, UdpSocket,
 };
 
 /// What a socket sent, and what it has yet to receive.
@@ -19,6 +19,8 @@ pub(crate) struct Traffic {
     pub(crate) room: Option<usize>,
     pub(crate) connected_to: Option<SocketAddr>,
     pub(crate) is_reconnect_refused: bool,
+    /// What every send fails with.
+    pub(crate) failure: Option<SendError>,
     /// Counts bytes only, so that nothing is allocated.
     pub(crate) forgets: bool,
     pub(crate) bytes: usize,
@@ -59,7 +61,13 @@ impl UdpSocket for LineSocket {
 
     fn send(&mut self, batch: &SendBatch<'_>) -> SendOutcome {
         let mut traffic = self.0.0.lock().unwrap();
-        let mut outcome = SendOutcome::default();
+        let mut outcome = SendOutcome {
+            error: traffic.failure,
+            ..SendOutcome::default()
+        };
+        if outcome.error.is_some() {
+            return outcome;
+        }
         for datagram in batch.entries().iter().flat_map(crate::io::SendEntry::split) {
             if datagram.to.is_some_and(|to| traffic.refusing.contains(&to)) || traffic.room == Some(0) {
                 break;

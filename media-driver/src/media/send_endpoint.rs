@@ -388,6 +388,12 @@ impl SendEndpoint {
         core::mem::take(&mut self.transport.was_short)
     }
 
+    /// Whether the system refused to send, for another reason than lack of room, since [`Self::take_failure`].
+    #[must_use]
+    pub fn has_failure(&self) -> bool {
+        self.transport.failure.is_some()
+    }
+
     /// An error of the socket that was not reported yet.
     pub fn take_failure(&mut self) -> Option<NetworkEvent> {
         let failure = self.transport.failure.take()?;

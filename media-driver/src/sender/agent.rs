@@ -26,6 +26,10 @@ const POLLS_MAX: usize = 4;
 /// Timers of idle streams are rounded up to a multiple of this, so that one wake-up serves many streams, ns.
 const TIMER_GRID_NS: i64 = 4_000_000;
 
+/// After the system refused to send for another reason than lack of room, which may last, timers are not due earlier
+/// than this, ns: unsent data alone must not keep the agent awake while the network is gone.
+const FAILURE_PAUSE_NS: i64 = 1_000_000;
+
 /// What a [`SenderAgent`] is made from.
 #[derive(Debug)]
 pub struct SenderParts {
@@ -77,6 +81,8 @@ pub struct SenderAgent {
     cycle_threshold_ns: i64,
     last_cycle: Option<NanoTime>,
     was_idle: bool,
+    /// A socket refused something in the last pass.
+    has_failed: bool,
     /// Receivers are not forgotten for the time in which their messages were not looked at.
     stall: StallClock,
     /// What `stall` says in this cycle.
@@ -121,6 +127,7 @@ impl SenderAgent {
             cycle_threshold_ns,
             last_cycle: None,
             was_idle: true,
+            has_failed: false,
             stall: StallClock::new(now, longest_idle_ns),
             now,
         }
@@ -270,7 +277,9 @@ impl SenderAgent {
             pass.bytes += endpoint.send(index, now);
             wants_conductor |= endpoint.take_wants_conductor(index);
         }
+        self.has_failed = false;
         for endpoint in &mut self.endpoints {
+            self.has_failed |= endpoint.has_failure();
             pass.was_short |= endpoint.take_was_short();
             if let Some(event) = endpoint.take_failure() {
                 raise(&self.events, &mut self.backlog, &self.system, event);
@@ -410,6 +419,10 @@ impl Agent for SenderAgent {
             .fold(NanoTime::never_after(now), NanoTime::earlier);
         if self.resolution_interval_ns != 0 && !self.endpoints.is_empty() {
             deadline = deadline.earlier(self.next_resolution);
+        }
+        let earliest = now.plus_nanos(FAILURE_PAUSE_NS);
+        if self.has_failed && deadline.is_due(earliest) {
+            deadline = earliest;
         }
         self.stall.to_real(coalesced(now, deadline))
     }

@@ -4,6 +4,7 @@ use fulmar::time::EpochMs;
 use fulmar::wire::StatusMessage;
 
 use super::*;
+use crate::io::SendError;
 use crate::media::fixtures::Line;
 use crate::media::send_endpoint::{Addressing, SendEndpointParts};
 use crate::protocol::destinations::{Destination, DestinationMode, Destinations};
@@ -363,4 +364,24 @@ fn receivers_outlive_a_stall_of_the_sender_itself() {
         !shared.is_connected(),
         "five seconds in which the sender did listen"
     );
+}
+
+#[test]
+fn unsent_data_does_not_keep_the_agent_awake_while_the_network_is_gone() {
+    let mut bench = bench();
+    let line = Line::default();
+    let mut fixture = Fixture::new();
+    fixture.connect(0, TERM / 2);
+    fixture.publish(1000);
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(publication(1, fixture));
+    line.with(|traffic| traffic.failure = Some(SendError { errno: 101 }));
+    bench.cycle(0);
+    bench.cycle(MS);
+    let next = bench.agent.next_deadline();
+    assert!(next.since(at(2 * MS)) >= 0, "it does not spin");
+    assert!(next.since(at(10 * MS)) <= 0, "and tries again soon");
+    line.with(|traffic| traffic.failure = None);
+    assert!(bench.cycle(next.0) > 0);
+    assert!(!line.take_sent().is_empty());
 }
