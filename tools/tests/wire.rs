@@ -48,6 +48,8 @@ macro_rules! rows {
 mod group_rows;
 #[path = "wire/hostile.rs"]
 mod hostile;
+#[path = "wire/names.rs"]
+mod names;
 #[path = "wire/publisher_rows.rs"]
 mod publisher_rows;
 #[path = "wire/resolver_rows.rs"]
