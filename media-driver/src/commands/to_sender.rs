@@ -43,8 +43,10 @@ pub enum SenderCommand {
     RemoveDestination {
         /// Where.
         endpoint: EndpointId,
-        /// The channel it was added with.
+        /// The channel it was added with,
         channel: String,
+        /// or the address that one has.
+        address: Option<SocketAddr>,
     },
     /// A destination to send nothing to any more, by the command that added it.
     RemoveDestinationById {

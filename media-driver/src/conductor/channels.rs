@@ -39,8 +39,12 @@ pub(super) enum Wanted {
     },
     /// A destination of a publication under manual control.
     SendDestination { publication: RegistrationId },
+    /// That a publication sends there no more.
+    NoSendDestination { publication: RegistrationId },
     /// A destination of a subscription under manual control.
     ReceiveDestination { subscription: RegistrationId },
+    /// That a subscription listens there no more.
+    NoReceiveDestination { subscription: RegistrationId },
 }
 
 /// A look-up that is under way.
@@ -143,11 +147,21 @@ impl Conductor {
         wanted: Wanted,
         resolution: &Resolution,
     ) -> Result<(), CommandFailure> {
-        if let Wanted::SendDestination { publication } = wanted {
-            let resolved = UdpChannel::resolve(spec.clone(), resolution, header.correlation_id.0);
-            return self.add_send_destination(header, publication, &spec, resolved);
+        let resolved = UdpChannel::resolve(spec.clone(), resolution, header.correlation_id.0);
+        // For these a name without address is no obstacle.
+        match wanted {
+            Wanted::SendDestination { publication } => {
+                return self.add_send_destination(header, publication, &spec, resolved);
+            }
+            Wanted::NoSendDestination { publication } => {
+                return self.remove_send_destination(header, publication, &spec, resolved.ok());
+            }
+            Wanted::NoReceiveDestination { subscription } => {
+                return self.remove_network_destination(header, subscription, &spec, resolved.ok());
+            }
+            _ => {}
         }
-        let channel = UdpChannel::resolve(spec, resolution, header.correlation_id.0)?;
+        let channel = resolved?;
         match wanted {
             Wanted::Publication {
                 stream_id,
@@ -169,7 +183,9 @@ impl Conductor {
                 *params,
                 is_destination,
             ),
-            Wanted::SendDestination { .. } => Ok(()),
+            Wanted::SendDestination { .. }
+            | Wanted::NoSendDestination { .. }
+            | Wanted::NoReceiveDestination { .. } => Ok(()),
             Wanted::ReceiveDestination { subscription } => {
                 self.add_network_destination(header, subscription, channel)
             }
@@ -187,11 +203,29 @@ impl Conductor {
             ResolveTarget::SendEndpoint(_) | ResolveTarget::SendDestination { .. } => NameUse::Endpoint,
             ResolveTarget::ReceiveTransport { .. } => NameUse::Control,
         };
-        let request = HostPort::parse(&name).and_then(|name| name.request(used_as, Family::V4));
+        let family = self.family_of(target);
+        let request = HostPort::parse(&name).and_then(|name| name.request(used_as, family));
         if let Some(mut request) = request {
             request.is_re_resolution = true;
             self.start_look_up(LookUp::Again { target, name }, vec![request], false);
         }
+    }
+
+    /// The family of the addresses that a target's socket can reach.
+    fn family_of(&self, target: ResolveTarget) -> Family {
+        let channel = match target {
+            ResolveTarget::SendEndpoint(endpoint) | ResolveTarget::SendDestination { endpoint, .. } => {
+                self.send_endpoint(endpoint).map(|endpoint| &endpoint.channel)
+            }
+            ResolveTarget::ReceiveTransport { endpoint, transport } => {
+                self.receive_endpoint(endpoint).and_then(|endpoint| {
+                    let transports = &endpoint.transports;
+                    let found = transports.iter().find(|record| record.id == transport);
+                    found.map(|record| &record.channel)
+                })
+            }
+        };
+        channel.map_or(Family::V4, |channel| channel.family)
     }
 
     fn on_resolved_again(&mut self, target: ResolveTarget, name: String, resolution: &Resolution) {
@@ -203,6 +237,9 @@ impl Conductor {
         else {
             return;
         };
+        if Family::of(ip) != self.family_of(target) {
+            return;
+        }
         let address = SocketAddr::new(ip, port);
         match target {
             ResolveTarget::SendEndpoint(endpoint) => self.sender.send(SenderCommand::Resolved {

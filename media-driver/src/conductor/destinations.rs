@@ -99,11 +99,25 @@ impl Conductor {
     ) -> Result<(), CommandFailure> {
         self.endpoint_of_publication(publication)?;
         let text = channel_text(channel)?;
-        parse_channel(text)?;
+        let uri = parse_channel(text)?;
+        self.manual_send_endpoint(publication)?;
+        let spec = ChannelSpec::from_uri(&uri, Role::SendDestination)?;
+        self.with_channel(header, spec, Wanted::NoSendDestination { publication })
+    }
+
+    /// Removes the destination with this channel or this address: the same place may be written in several ways.
+    pub(super) fn remove_send_destination(
+        &mut self,
+        header: CommandHeader,
+        publication: RegistrationId,
+        spec: &ChannelSpec,
+        resolved: Option<UdpChannel>,
+    ) -> Result<(), CommandFailure> {
         let endpoint = self.manual_send_endpoint(publication)?;
         self.sender.send(SenderCommand::RemoveDestination {
             endpoint,
-            channel: text.to_owned(),
+            channel: spec.uri.as_str().to_owned(),
+            address: resolved.map(|channel| channel.remote_data),
         });
         self.services.succeed(header.correlation_id);
         Ok(())
@@ -221,20 +235,35 @@ impl Conductor {
         Ok(())
     }
 
+    /// Takes a socket away from a subscription.
+    pub(super) fn remove_network_destination(
+        &mut self,
+        header: CommandHeader,
+        subscription: RegistrationId,
+        spec: &ChannelSpec,
+        resolved: Option<UdpChannel>,
+    ) -> Result<(), CommandFailure> {
+        let (_, _, endpoint) = self.manual_subscription(subscription)?;
+        self.services.succeed(header.correlation_id);
+        let form = resolved.map(|channel| channel.canonical_form);
+        self.remove_transport(endpoint, spec.uri.as_str(), form.as_deref());
+        Ok(())
+    }
+
     pub(super) fn on_remove_receive_destination(
         &mut self,
         header: CommandHeader,
         subscription: RegistrationId,
         channel: Text<'_>,
     ) -> Result<(), CommandFailure> {
-        let (_, _, endpoint) = self.manual_subscription(subscription)?;
+        self.manual_subscription(subscription)?;
         let text = channel_text(channel)?;
         let uri = parse_channel(text)?;
-        self.services.succeed(header.correlation_id);
         if !uri.is_ipc() && !uri.is_spy() {
-            self.remove_transport(endpoint, text);
-            return Ok(());
+            let spec = ChannelSpec::from_uri(&uri, Role::ReceiveDestination)?;
+            return self.with_channel(header, spec, Wanted::NoReceiveDestination { subscription });
         }
+        self.services.succeed(header.correlation_id);
         let wanted = |link: &&SubscriptionLink| {
             link.is_destination && link.registration_id == subscription && link.channel == text
         };

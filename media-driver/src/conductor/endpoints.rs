@@ -149,6 +149,24 @@ impl BufferLengths {
     }
 }
 
+/// Which of the endpoints, each with the address its socket is bound to, a channel means: the one with its tag, else the
+/// one of its canonical form.
+pub(super) fn find_shared<'a>(
+    endpoints: impl Iterator<Item = (&'a UdpChannel, SocketAddr)> + Clone,
+    asked: &UdpChannel,
+) -> Result<Option<usize>, CommandFailure> {
+    for (index, (channel, local)) in endpoints.clone().enumerate() {
+        if channel.matches_tag(asked, local)? {
+            return Ok(Some(index));
+        }
+    }
+    if asked.spec.is_tag_only() {
+        return Ok(None);
+    }
+    let mut channels = endpoints.map(|(channel, _)| channel);
+    Ok(channels.position(|channel| channel.is_shared_by(asked)))
+}
+
 /// An endpoint that is being closed can not be used, and a new one can not take its place before it is.
 pub(super) fn check_open(is_closing: bool, channel: &UdpChannel) -> Result<(), CommandFailure> {
     if !is_closing {
@@ -163,7 +181,7 @@ pub(super) fn check_open(is_closing: bool, channel: &UdpChannel) -> Result<(), C
     ))
 }
 
-/// A channel that consists of a tag means an endpoint that exists.
+/// A publication's channel that consists of a tag means an endpoint that exists.
 pub(super) fn check_addressed(channel: &UdpChannel) -> Result<(), CommandFailure> {
     if !channel.spec.is_tag_only() {
         return Ok(());

@@ -10,7 +10,7 @@ use fulmar::id::{CorrelationId, RegistrationId, SessionId, StreamId};
 
 use super::agent::Conductor;
 use super::endpoints::{
-    BufferLengths, RECEIVE, StatusCounter, allocate_address, allocate_status, check_addressed, check_open,
+    BufferLengths, RECEIVE, StatusCounter, allocate_address, allocate_status, check_open, find_shared,
     interface_of, open_failure, with_port,
 };
 use super::services::CommandFailure;
@@ -71,18 +71,24 @@ impl Conductor {
         channel: UdpChannel,
         params: &SubscriptionParams,
     ) -> Result<EndpointId, CommandFailure> {
-        for endpoint in &self.receive_endpoints {
-            let is_it = endpoint.channel.matches_tag(&channel, endpoint.local)?
-                || (!channel.spec.is_tag_only() && endpoint.channel.is_shared_by(&channel));
-            if !is_it {
-                continue;
-            }
+        let existing = self
+            .receive_endpoints
+            .iter()
+            .map(|endpoint| (&endpoint.channel, endpoint.local));
+        if let Some(index) = find_shared(existing, &channel)? {
+            let endpoint = &self.receive_endpoints[index];
             check_open(endpoint.is_closing, &channel)?;
             endpoint.buffers.check(&channel)?;
-            endpoint.check_window(params, &channel)?;
+            endpoint.check_window(params, &channel, self.os_buffers.default_receive_length)?;
             return Ok(endpoint.id);
         }
-        check_addressed(&channel)?;
+        // A subscription that consists of a tag may come first; it listens at a port of the system's choice.
+        check_window_fits(
+            params,
+            &channel,
+            params.socket_rcvbuf_length,
+            self.os_buffers.default_receive_length,
+        )?;
         self.open_receive_endpoint(correlation_id, channel, params)
     }
 
@@ -280,16 +286,25 @@ impl Conductor {
         Ok(())
     }
 
-    /// Takes the socket away that a channel added to an endpoint under manual control, if there is one.
-    pub(super) fn remove_transport(&mut self, endpoint_id: EndpointId, channel: &str) {
+    /// Takes the socket away that a channel added to an endpoint under manual control, if there is one: that of the same
+    /// text, else that of the same canonical form.
+    pub(super) fn remove_transport(&mut self, endpoint_id: EndpointId, channel: &str, form: Option<&str>) {
         let Some(endpoint) = self.receive_endpoint_mut(endpoint_id) else {
             return;
         };
-        let transport = endpoint
-            .transports
-            .iter_mut()
-            .find(|transport| !transport.is_closing && transport.channel.spec.uri.as_str() == channel);
-        if let Some(transport) = transport {
+        let open = |transport: &TransportRecord| !transport.is_closing;
+        let same_text = |transport: &TransportRecord| transport.channel.spec.uri.as_str() == channel;
+        let same_form = |transport: &TransportRecord| form == Some(transport.channel.canonical_form.as_str());
+        let transports = &mut endpoint.transports;
+        let index = transports
+            .iter()
+            .position(|transport| open(transport) && same_text(transport))
+            .or_else(|| {
+                transports
+                    .iter()
+                    .position(|transport| open(transport) && same_form(transport))
+            });
+        if let Some(transport) = index.and_then(|index| transports.get_mut(index)) {
             transport.is_closing = true;
             transport.address.close();
             let transport = transport.id;
@@ -398,16 +413,37 @@ fn interest_of(link: &SubscriptionLink) -> Option<(EndpointId, StreamId, Option<
     }
 }
 
+/// Whether the window of a subscription fits into the receive buffer of its socket; 0 is the system's default, which may
+/// be unknown.
+fn check_window_fits(
+    asked: &SubscriptionParams,
+    channel: &UdpChannel,
+    socket: i32,
+    os_default: i32,
+) -> Result<(), CommandFailure> {
+    let room = if socket == 0 { os_default } else { socket };
+    if room == 0 || asked.receiver_window_length <= room {
+        return Ok(());
+    }
+    Err(CommandFailure::new(
+        ErrorCode::GenericError,
+        format!(
+            "rcv-wnd={} is above so-rcvbuf={room} of the channel's socket: {}",
+            asked.receiver_window_length, channel.spec.uri
+        ),
+    ))
+}
+
 impl ReceiveEndpointRecord {
     /// Whether a subscription with these parameters may use the socket: its window has to fit into the buffer.
-    fn check_window(&self, asked: &SubscriptionParams, channel: &UdpChannel) -> Result<(), CommandFailure> {
-        let socket = self.buffers.receive;
-        let clash = if socket != 0 && asked.receiver_window_length > socket {
-            format!(
-                "rcv-wnd={} is above so-rcvbuf={socket} of the channel's socket",
-                asked.receiver_window_length
-            )
-        } else if asked.media_receive_timestamp != self.params.media_receive_timestamp
+    fn check_window(
+        &self,
+        asked: &SubscriptionParams,
+        channel: &UdpChannel,
+        os_default: i32,
+    ) -> Result<(), CommandFailure> {
+        check_window_fits(asked, channel, self.buffers.receive, os_default)?;
+        let clash = if asked.media_receive_timestamp != self.params.media_receive_timestamp
             || asked.channel_receive_timestamp != self.params.channel_receive_timestamp
         {
             "the timestamp offsets clash with those of the channel's socket".to_owned()

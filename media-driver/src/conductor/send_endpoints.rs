@@ -5,13 +5,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use fulmar::control::ErrorCode;
 use fulmar::counters::{label, type_id};
 use fulmar::id::{CorrelationId, CounterId};
 
 use super::agent::Conductor;
 use super::endpoints::{
     BufferLengths, SEND, StatusCounter, allocate_address, allocate_status, check_addressed, check_open,
-    interface_of, open_failure, with_port,
+    find_shared, interface_of, open_failure, with_port,
 };
 use super::services::{CommandFailure, CounterSpec};
 use crate::commands::{EndpointId, SenderCommand};
@@ -54,14 +55,15 @@ impl Conductor {
         channel: UdpChannel,
         buffers: BufferLengths,
     ) -> Result<EndpointId, CommandFailure> {
-        for endpoint in &self.send_endpoints {
-            let is_it = endpoint.channel.matches_tag(&channel, endpoint.local)?
-                || (!channel.spec.is_tag_only() && endpoint.channel.is_shared_by(&channel));
-            if !is_it {
-                continue;
-            }
+        let existing = self
+            .send_endpoints
+            .iter()
+            .map(|endpoint| (&endpoint.channel, endpoint.local));
+        if let Some(index) = find_shared(existing, &channel)? {
+            let endpoint = &self.send_endpoints[index];
             check_open(endpoint.is_closing, &channel)?;
             endpoint.buffers.check(&channel)?;
+            check_send_timestamps(&endpoint.channel, &channel)?;
             return Ok(endpoint.id);
         }
         check_addressed(&channel)?;
@@ -274,4 +276,23 @@ impl Conductor {
             self.release_sender_port(record.claimed_port);
         }
     }
+}
+
+/// Publications that share a socket have to agree on where the time of sending is written.
+fn check_send_timestamps(existing: &UdpChannel, asked: &UdpChannel) -> Result<(), CommandFailure> {
+    // Both were checked with the other parameters.
+    let offset = |channel: &UdpChannel| {
+        let params = channel.spec.uri.params();
+        params.channel_send_timestamp_offset().ok().flatten()
+    };
+    if offset(existing) == offset(asked) {
+        return Ok(());
+    }
+    Err(CommandFailure::new(
+        ErrorCode::GenericError,
+        format!(
+            "channel-snd-ts-offset clashes with that of the channel's socket: {}",
+            asked.spec.uri
+        ),
+    ))
 }

@@ -281,10 +281,10 @@ impl SendEndpoint {
         }
     }
 
-    /// Removes a destination by its channel.
-    pub fn remove_destination(&mut self, channel: &str) {
+    /// Removes a destination by its channel or its address.
+    pub fn remove_destination(&mut self, channel: &str, address: Option<SocketAddr>) {
         if let Addressing::Destinations(destinations) = &mut self.transport.addressing {
-            destinations.remove_channel(channel);
+            destinations.remove_channel(channel, address);
             self.count_destinations();
         }
     }

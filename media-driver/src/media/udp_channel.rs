@@ -314,7 +314,10 @@ impl UdpChannel {
             return Err(spec.fault("endpoint and control are of different address families"));
         }
         match endpoint {
-            Some(group) if group.ip().is_multicast() => Self::multicast(spec, resolution, group),
+            // A destination is only an address; nobody joins its group here.
+            Some(group) if group.ip().is_multicast() && spec.role != Role::SendDestination => {
+                Self::multicast(spec, resolution, group)
+            }
             _ => Self::unicast(spec, resolution, endpoint, control, unique),
         }
     }

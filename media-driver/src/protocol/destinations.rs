@@ -128,20 +128,23 @@ impl Destinations {
         });
     }
 
-    /// Removes a destination by its channel; whether there was one.
-    pub fn remove_channel(&mut self, channel: &str) -> bool {
-        self.remove(|given| given.channel == channel)
+    /// Removes a destination by its channel, or by the address it has now, however its channel is written; whether
+    /// there was one.
+    pub fn remove_channel(&mut self, channel: &str, address: Option<SocketAddr>) -> bool {
+        self.remove(|given, at| given.channel == channel || (at.is_some() && at == address))
     }
 
     /// Removes a destination by the registration id of the command that added it; whether there was one.
     pub fn remove_id(&mut self, registration_id: RegistrationId) -> bool {
-        self.remove(|given| given.registration_id == registration_id)
+        self.remove(|given, _| given.registration_id == registration_id)
     }
 
-    fn remove(&mut self, matches: impl Fn(&Destination) -> bool) -> bool {
+    fn remove(&mut self, matches: impl Fn(&Destination, Option<SocketAddr>) -> bool) -> bool {
         let before = self.entries.len();
-        self.entries
-            .retain(|entry| !entry.given.as_ref().is_some_and(|given| matches(given)));
+        self.entries.retain(|entry| {
+            let given = entry.given.as_ref();
+            !given.is_some_and(|given| matches(given, entry.address))
+        });
         self.entries.len() < before
     }
 
@@ -440,10 +443,26 @@ mod tests {
         let mut destinations = manual();
         destinations.add(at(0), given(2, None));
         assert_eq!(destinations.count(), 2, "the channel is there already");
-        assert!(destinations.remove_channel("aeron:udp?endpoint=host1:40123"));
-        assert!(!destinations.remove_channel("aeron:udp?endpoint=host1:40123"));
+        assert!(destinations.remove_channel("aeron:udp?endpoint=host1:40123", None));
+        assert!(!destinations.remove_channel("aeron:udp?endpoint=host1:40123", None));
         assert!(destinations.remove_id(RegistrationId(2)));
         assert!(round(&mut destinations, true).is_empty());
+    }
+
+    #[test]
+    fn a_destination_is_removed_by_its_address_however_its_channel_is_written() {
+        let mut destinations = manual();
+        destinations.add(at(0), given(3, None));
+        let channel = "aeron:udp?endpoint=other:40123|alias=x";
+        assert!(
+            !destinations.remove_channel(channel, None),
+            "no address is none of anybody"
+        );
+        assert!(!destinations.remove_channel(channel, Some(address(9, 9))));
+        let before = destinations.count();
+        let removed = round(&mut destinations, false)[0];
+        assert!(destinations.remove_channel(channel, Some(removed)));
+        assert_eq!(destinations.count(), before - 1);
     }
 
     #[test]

@@ -182,9 +182,13 @@ impl SenderAgent {
                     endpoint.add_destination(now, *destination);
                 }
             }
-            SenderCommand::RemoveDestination { endpoint, channel } => {
+            SenderCommand::RemoveDestination {
+                endpoint,
+                channel,
+                address,
+            } => {
                 if let Some(endpoint) = self.find(endpoint) {
-                    endpoint.remove_destination(&channel);
+                    endpoint.remove_destination(&channel, address);
                 }
             }
             SenderCommand::RemoveDestinationById {

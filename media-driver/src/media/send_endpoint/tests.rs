@@ -371,7 +371,9 @@ fn destinations_are_added_counted_resolved_and_removed() {
         .unwrap();
     assert_eq!(setting.count(C::ResolutionChanges), 1);
     assert_eq!(kinds(&setting.send(1)), [(Some(peer(7)), FrameKind::Setup)]);
-    setting.endpoint.remove_destination("aeron:udp?endpoint=there:7");
+    setting
+        .endpoint
+        .remove_destination("aeron:udp?endpoint=there:7", None);
     assert_eq!(setting.destinations.get_relaxed(), 0);
     assert!(setting.send(500 * MS).is_empty());
 }

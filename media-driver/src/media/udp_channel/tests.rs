@@ -228,7 +228,6 @@ fn even_multicast_addresses_are_refused() {
     for (role, endpoint) in [
         (Role::Publication, "224.20.30.40:40456"),
         (Role::Subscription, "224.20.30.40:40456"),
-        (Role::SendDestination, "224.20.30.0:1"),
         (Role::ReceiveDestination, "[ff02::10]:40456"),
     ] {
         let (code, text) = refusal(role, &format!("endpoint={endpoint}"));
@@ -237,6 +236,11 @@ fn even_multicast_addresses_are_refused() {
     }
     // A name is looked up first.
     assert!(publication("endpoint=group:1").is_multicast);
+    let destination = resolve_as(Role::SendDestination, "endpoint=224.20.30.40:1", 7).unwrap();
+    assert_eq!(
+        (destination.is_multicast, destination.remote_data),
+        (false, at("224.20.30.40:1"))
+    );
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn a_publication_for_an_endpoint_that_is_gone_travels_back_at_once() {
     bench.command(SenderCommand::RemoveDestination {
         endpoint: EndpointId(9),
         channel: String::new(),
+        address: None,
     });
     bench.cycle(0);
     assert!(matches!(
