@@ -1,9 +1,9 @@
 //! Drivers of both makes that resolve names for each other: a hub, and two that know nothing but the hub.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::group_rows::free_port;
 use crate::peer::Peer;
+use crate::ports::free_address;
 use crate::process::{Client, Make};
 use crate::stage::{QUICK_TIMER, STREAM, Stage};
 
@@ -14,9 +14,9 @@ const BOOTSTRAP: i32 = 21;
 /// How long a silent driver is remembered, seconds.
 const TIMEOUT: &str = "3s";
 
-/// A driver with a name, gossiping at 127.0.0.`host`.
-fn named(make: Make, name: &str, host: u8, bootstrap: &str) -> (Stage, SocketAddr) {
-    let interface = SocketAddr::from(([127, 0, 0, host], free_port()));
+/// A driver with a name, gossiping at a loopback address of its own.
+fn named(make: Make, name: &str, bootstrap: &str) -> (Stage, SocketAddr) {
+    let interface = free_address();
     let stage = Stage::new(
         make,
         &[
@@ -43,10 +43,10 @@ fn labels(client: &mut Client, type_id: i32) -> Vec<String> {
 }
 
 fn names_travel_through_a_hub(hub: Make, publisher: Make, subscriber: Make) {
-    let (mut hub, hub_at) = named(hub, "hub", 1, "");
-    let bootstrap = format!("localhost:{}", hub_at.port());
-    let (mut from, from_at) = named(publisher, "from", 2, &bootstrap);
-    let (mut to, _) = named(subscriber, "to", 3, &bootstrap);
+    let (mut hub, hub_at) = named(hub, "hub", "");
+    let bootstrap = hub_at.to_string();
+    let (mut from, from_at) = named(publisher, "from", &bootstrap);
+    let (mut to, to_at) = named(subscriber, "to", &bootstrap);
     for stage in [&mut hub, &mut from, &mut to] {
         stage.await_value("neighbours and names", 22, known);
     }
@@ -69,7 +69,7 @@ fn names_travel_through_a_hub(hub: Make, publisher: Make, subscriber: Make) {
     };
     assert_eq!((keys(&mut from), keys(&mut hub)), (1, 0));
 
-    to.subscribe("aeron:udp?endpoint=127.0.0.3:0");
+    to.subscribe(&format!("aeron:udp?endpoint={}:0", to_at.ip()));
     let port = to.receive_address().port();
     from.client.ok(&format!(
         "add_pub p aeron:udp?endpoint=to:{port}|term-length=64k {STREAM}"
@@ -97,14 +97,17 @@ fn names_travel_through_a_hub(hub: Make, publisher: Make, subscriber: Make) {
 
 /// A neighbour that says nothing by itself is announced to and forgotten; what is no frame is counted.
 fn strangers_are_listened_to_with_care(make: Make) {
-    let (mut stage, at) = named(make, "careful", 1, "");
+    let (mut stage, at) = named(make, "careful", "");
     let (stranger, mut victim) = (Peer::new(), Peer::new());
     stranger.send(at, &[0; 5]);
     let mut gossip = crate::frames::announcement("victim", [127, 0, 0, 1], victim.address().port());
     // In somebody else's words.
     gossip[9] = 0;
     stranger.send(at, &gossip);
-    let own = crate::frames::announcement("careful", [127, 0, 0, 1], at.port());
+    let IpAddr::V4(ip) = at.ip() else {
+        panic!("{at} is not IPv4");
+    };
+    let own = crate::frames::announcement("careful", ip.octets(), at.port());
     victim.expect("an announcement", |frame| frame.0 == own.as_slice());
     stage.await_value("neighbours and names", 11, known);
     if make == Make::Fulmar {
