@@ -57,20 +57,29 @@ fn missing() -> Option<String> {
         .map(|error| format!("nftables do not work: {error}"))
 }
 
-/// Namespaces of test runs whose process is gone.
+/// Namespaces and driver directories of test runs whose process is gone.
 fn remove_leftovers() {
-    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name
-            .strip_prefix(&format!("{PREFIX}-"))
-            .and_then(|rest| rest.split('-').next())
-        else {
-            continue;
-        };
-        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            let _ = run(Command::new("ip").args(["netns", "del", &name]));
-        }
+    let left_in = |folder: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| is_leftover(name))
+            .collect()
+    };
+    for name in left_in("/run/netns") {
+        let _ = run(Command::new("ip").args(["netns", "del", &name]));
     }
+    for name in left_in("/dev/shm") {
+        let _ = std::fs::remove_dir_all(format!("/dev/shm/{name}"));
+    }
+}
+
+/// Whether the name is one of ours and holds the id of a process that is gone.
+fn is_leftover(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_prefix('-')?.split('-').next())
+        .and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Runs a command to its end; its output, or what it complained about.
