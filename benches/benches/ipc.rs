@@ -101,12 +101,12 @@ fn settings(options: &Options, mode: Mode) -> Settings {
 }
 
 /// Ports nobody uses at the moment, one for each way.
+#[expect(
+    clippy::disallowed_types,
+    reason = "asks the system for free ports, sends nothing"
+)]
 fn udp_settings(options: &Options) -> Result<Settings, BenchError> {
     let free = |socket: &std::net::UdpSocket| Ok::<_, BenchError>(socket.local_addr()?.port());
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "asks the system for free ports, sends nothing"
-    )]
     let sockets = [
         std::net::UdpSocket::bind("127.0.0.1:0")?,
         std::net::UdpSocket::bind("127.0.0.1:0")?,
