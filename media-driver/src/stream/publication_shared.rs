@@ -3,7 +3,8 @@
 
 use fulmar::sync::{AtomicBool, AtomicI64, Ordering};
 
-/// Shared by [`super::PublicationSender`] and [`super::PublicationConductor`]. Positions travel in counters.
+/// Shared by [`PublicationSender`](super::publication_sender::PublicationSender) and
+/// [`PublicationConductor`](super::publication_conductor::PublicationConductor). Positions travel in counters.
 #[derive(Debug)]
 pub struct PublicationShared {
     // Written by the sender.
