@@ -13,6 +13,7 @@ mod conformance;
 pub mod fault;
 pub mod interfaces;
 pub mod network;
+mod readiness;
 pub mod receive;
 pub mod spec;
 pub mod system;

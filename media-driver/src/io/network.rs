@@ -2,9 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use mio::unix::SourceFd;
+
 use super::batch::{SendBatch, SendOutcome};
+use super::readiness::{Mark, Readiness};
 use super::receive::{ReceiveBatch, ReceiveOutcome};
 use super::spec::SocketSpec;
 
@@ -74,27 +78,50 @@ impl IoError {
 /// Where sockets say which thread they wake. Cloning gives the same thread.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    registry: Option<Arc<mio::Registry>>,
+    thread: Option<Thread>,
+}
+
+#[derive(Clone, Debug)]
+struct Thread {
+    registry: Arc<mio::Registry>,
+    readiness: Arc<Readiness>,
 }
 
 impl Registration {
     /// Of a thread that never blocks on sockets, or of no thread at all.
     #[must_use]
     pub const fn none() -> Self {
-        Self { registry: None }
+        Self { thread: None }
     }
 
     /// Of the thread that waits for the poll of this registry.
-    #[must_use]
-    pub fn of(registry: mio::Registry) -> Self {
+    pub(super) fn of(registry: mio::Registry, readiness: Arc<Readiness>) -> Self {
         Self {
-            registry: Some(Arc::new(registry)),
+            thread: Some(Thread {
+                registry: Arc::new(registry),
+                readiness,
+            }),
         }
     }
 
-    /// For backends: where file descriptors are registered, if anybody cares.
+    /// Whether anybody is woken.
     #[must_use]
-    pub fn registry(&self) -> Option<&mio::Registry> {
-        self.registry.as_deref()
+    pub fn is_some(&self) -> bool {
+        self.thread.is_some()
+    }
+
+    /// Lets a descriptor wake the thread as long as it is open. The socket gets a mark that says whether it is worth
+    /// asking, if there is one left and anybody sets it.
+    pub(super) fn add(&self, fd: RawFd) -> io::Result<Option<Mark>> {
+        let Some(thread) = &self.thread else {
+            return Ok(None);
+        };
+        let mark = thread.readiness.take();
+        let token = Mark::token(mark.as_ref());
+        // Closing the descriptor, which is never duplicated, takes it out of the poll again.
+        thread
+            .registry
+            .register(&mut SourceFd(&fd), token, mio::Interest::READABLE)?;
+        Ok(mark)
     }
 }

@@ -26,6 +26,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::network::Registration;
+use super::readiness::Readiness;
 
 const WAKER_TOKEN: Token = Token(1);
 const PIPE_TOKEN: Token = Token(2);
@@ -118,6 +119,7 @@ struct SocketIdle {
     events: Events,
     pipe: Option<BellPipe>,
     doorbell: Doorbell,
+    readiness: Arc<Readiness>,
     patience: Patience,
     cap: WaitCap,
     /// Whether the words say that we sleep, and a cycle was run since.
@@ -132,16 +134,18 @@ impl SocketIdle {
         if let Some(pipe) = &pipe {
             registry.register(&mut SourceFd(&pipe.as_raw_fd()), PIPE_TOKEN, Interest::READABLE)?;
         }
+        let readiness = Readiness::new();
         let idle = SocketIdle {
             poll,
             events: Events::with_capacity(EVENTS),
             pipe,
             doorbell: Doorbell::with_alarm(words, waker),
+            readiness: Arc::clone(&readiness),
             patience: Patience::new(),
             cap,
             announced: false,
         };
-        Ok((idle, Registration::of(registry)))
+        Ok((idle, Registration::of(registry, readiness)))
     }
 
     /// Blocks for at most `timeout`.
@@ -157,13 +161,29 @@ impl SocketIdle {
         if self.events.is_empty() {
             return;
         }
-        if let Some(pipe) = &self.pipe
-            && self.events.iter().any(|event| event.token() == PIPE_TOKEN)
-        {
-            pipe.drain();
-        }
+        self.take_events();
         // Alarms that were given so far are used up by the cycle that follows.
         self.doorbell.words().announce_again();
+    }
+
+    fn take_events(&self) {
+        for event in &self.events {
+            match event.token() {
+                PIPE_TOKEN => {
+                    if let Some(pipe) = &self.pipe {
+                        pipe.drain();
+                    }
+                }
+                token => self.readiness.on_event(token),
+            }
+        }
+    }
+
+    /// Between two cycles: learns which of many sockets the next one has to ask.
+    fn look(&mut self) {
+        if self.readiness.is_used() && self.poll.poll(&mut self.events, Some(Duration::ZERO)).is_ok() {
+            self.take_events();
+        }
     }
 
     fn withdraw(&mut self) {
@@ -176,14 +196,19 @@ impl SocketIdle {
 impl IdleStrategy for SocketIdle {
     fn idle(&mut self, work: usize, deadline: NanoTime, now: NanoTime) {
         match self.patience.next(work, now) {
-            Step::Run => self.withdraw(),
+            Step::Run => {
+                self.withdraw();
+                self.look();
+            }
             Step::Spin => {
                 self.withdraw();
                 fulmar::sync::spin_loop();
+                self.look();
             }
             Step::Yield => {
                 self.withdraw();
                 std::thread::yield_now();
+                self.look();
             }
             Step::Block if self.announced => {
                 let longest = self.patience.wait(self.cap.get());
@@ -292,7 +317,7 @@ mod tests {
     use fulmar::time::SystemClock;
 
     use super::super::conformance::pair;
-    use super::super::{ReceiveBatch, SendBatch, SendEntry, SystemNetwork};
+    use super::super::{ReceiveBatch, SendBatch, SendEntry, SystemNetwork, UdpSocket};
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -357,6 +382,63 @@ mod tests {
             thread.is_woken();
             assert_eq!(receiver.receive(&mut batch).datagrams, 1);
             assert_eq!(receiver.receive(&mut batch).datagrams, 0);
+        }
+    }
+
+    #[test]
+    fn many_sockets_are_heard_without_asking_each() {
+        let mut thread = sleeper(None);
+        let mut pairs: Vec<_> = (0..100)
+            .map(|_| pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into()))
+            .collect();
+        for (_, receiver) in &mut pairs {
+            receiver.register(&thread.registration).unwrap();
+        }
+        let mut batch = ReceiveBatch::new(2);
+        let mut cycle = |pairs: &mut Vec<_>| {
+            let mut heard = Vec::new();
+            for (index, (_, receiver)) in pairs.iter_mut().enumerate() {
+                let receiver: &mut Box<dyn UdpSocket> = receiver;
+                let outcome = receiver.receive(&mut batch);
+                heard.extend(core::iter::repeat_n(index, outcome.datagrams));
+            }
+            heard
+        };
+        // New sockets are asked once.
+        assert_eq!(cycle(&mut pairs), [0; 0]);
+        for round in 0..5 {
+            let expected: Vec<usize> = (0..100)
+                .filter(|index| index % 5 == round)
+                .flat_map(|index| [index; 3])
+                .collect();
+            if round == 0 {
+                thread.until_announced();
+                assert_eq!(cycle(&mut pairs), [0; 0]);
+            }
+            for index in &expected {
+                let (sender, receiver) = &mut pairs[*index];
+                let to = Some(receiver.local_address());
+                sender.send(&SendBatch::of(SendEntry::datagram(
+                    Payload::from_slice(b"up"),
+                    to,
+                )));
+            }
+            // Nobody has looked yet.
+            assert_eq!(cycle(&mut pairs), [0; 0]);
+            let mut heard = Vec::new();
+            if round == 0 {
+                // Asleep. A look names some of the sockets; further looks name the others.
+                thread.is_woken();
+            }
+            while heard.len() < expected.len() {
+                // Awake: a look per cycle.
+                thread.idle.idle(1, NanoTime(0), NanoTime(0));
+                heard.extend(cycle(&mut pairs));
+            }
+            heard.sort_unstable();
+            assert_eq!(heard, expected);
+            // Two at a time, so each was asked until it was found empty, and not again.
+            assert_eq!(cycle(&mut pairs), [0; 0]);
         }
     }
 
@@ -426,7 +508,7 @@ mod tests {
     fn other_modes_do_not_block_on_sockets() {
         let words = Region::heap(DOORBELL_LENGTH).as_view();
         let mut waiting = Waiting::new(IdleMode::Spin, words, None, MINUTE).unwrap();
-        assert!(waiting.registration.registry().is_none());
+        assert!(!waiting.registration.is_some());
         let (_, mut receiver) = pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into());
         receiver.register(&waiting.registration).unwrap();
         let now = SystemClock.nanos();

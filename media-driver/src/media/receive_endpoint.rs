@@ -101,6 +101,8 @@ pub struct ReceiveEndpoint {
     timestamps: ReceiveTimestamps,
     control_deadline: NanoTime,
     report_deadline: NanoTime,
+    /// Whether the conductor has to look at what came in.
+    has_news: bool,
 }
 
 impl ReceiveEndpoint {
@@ -118,6 +120,7 @@ impl ReceiveEndpoint {
             timestamps: parts.timestamps,
             control_deadline: now.plus_nanos(CONTROL_ELICITATION_INTERVAL_NS),
             report_deadline: now,
+            has_news: false,
         }
     }
 
@@ -316,6 +319,12 @@ impl ReceiveEndpoint {
         outcome.bytes
     }
 
+    /// Whether something came in since the last call that the conductor has to look at: data, or a heartbeat that says
+    /// more than the one before. A quiet stream has none.
+    pub fn take_news(&mut self) -> bool {
+        core::mem::take(&mut self.has_news)
+    }
+
     /// Takes a datagram that came through the transport at `index`.
     fn on_datagram(&mut self, cx: &mut ReceiveContext<'_>, index: usize, datagram: &Datagram<'_>) {
         let is_sound = match classify(datagram.bytes) {
@@ -359,6 +368,7 @@ impl ReceiveEndpoint {
             return true;
         };
         let bytes = datagram.bytes;
+        let before = image.high_water_mark();
         let outcome =
             if self.timestamps.is_active() && !is_heartbeat(bytes) && bytes.len() <= cx.scratch.len() {
                 let copy = &mut cx.scratch[..bytes.len()];
@@ -372,8 +382,13 @@ impl ReceiveEndpoint {
                 image.on_data(cx.now, rule, datagram.from, &header, bytes)
             };
         match outcome {
-            DataOutcome::Accepted | DataOutcome::Ignored => {}
-            DataOutcome::Heartbeat => cx.counters.increment(SystemCounter::HeartbeatsReceived),
+            DataOutcome::Accepted => self.has_news = true,
+            DataOutcome::Ignored => {}
+            DataOutcome::Heartbeat => {
+                // One that tells of lost data, or of the end.
+                self.has_news |= ends || image.high_water_mark() != before;
+                cx.counters.increment(SystemCounter::HeartbeatsReceived);
+            }
             DataOutcome::OverRun => cx.counters.increment(SystemCounter::FlowControlOverRuns),
             DataOutcome::UnderRun => cx.counters.increment(SystemCounter::FlowControlUnderRuns),
             DataOutcome::Invalid | DataOutcome::Foreign => return false,

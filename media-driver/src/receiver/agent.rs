@@ -257,16 +257,20 @@ impl ReceiverAgent {
         };
         let mut bytes = 0;
         let mut work = 0;
+        let mut has_news = false;
         let mut deadline = NanoTime::never_after(now.nanos);
         for endpoint in routes.round() {
             bytes += endpoint.receive(&mut cx, batch);
+            has_news |= endpoint.take_news();
             work += endpoint.send_pending(&mut cx);
             work += endpoint.on_timers(&mut cx);
             deadline = deadline.earlier(endpoint.next_deadline(now.nanos));
         }
-        if bytes > 0 {
+        if has_news {
             // The conductor follows what came in: it finds gaps, and opens the window for what was consumed.
             events.lane.ring();
+        }
+        if bytes > 0 {
             work += 1;
         }
         self.deadline = deadline;

@@ -9,17 +9,14 @@ mod send;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
+use receive::Received;
 use socket2::{SockAddr, Socket};
 
 use super::batch::{SendBatch, SendOutcome};
 use super::network::{IoError, Network, Registration, UdpSocket};
+use super::readiness::Mark;
 use super::receive::{ReceiveBatch, ReceiveOutcome};
 use super::spec::SocketSpec;
-
-/// All sockets alike: the agent looks at each of them once its thread is awake.
-const SOCKET_TOKEN: Token = Token(0);
 
 /// The network of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +38,8 @@ pub struct SystemSocket {
     gso: bool,
     /// Whether the system may hand in runs of datagrams.
     gro: bool,
+    /// Says whether it is worth asking for datagrams, on a thread with many sockets.
+    mark: Option<Mark>,
 }
 
 impl SystemSocket {
@@ -58,6 +57,7 @@ impl SystemSocket {
             local,
             gso,
             gro,
+            mark: None,
         })
     }
 
@@ -88,7 +88,19 @@ impl UdpSocket for SystemSocket {
     }
 
     fn receive(&mut self, into: &mut ReceiveBatch) -> ReceiveOutcome {
-        receive::receive(self.fd(), into)
+        if self.mark.as_ref().is_some_and(|mark| !mark.may_be_ready()) {
+            into.clear();
+            return ReceiveOutcome::default();
+        }
+        match receive::receive(self.fd(), into) {
+            Received::Nothing => {
+                if let Some(mark) = &self.mark {
+                    mark.clear();
+                }
+                ReceiveOutcome::default()
+            }
+            Received::Some(outcome) => outcome,
+        }
     }
 
     fn reconnect(&mut self, to: SocketAddr) -> Result<(), IoError> {
@@ -100,13 +112,10 @@ impl UdpSocket for SystemSocket {
     }
 
     fn register(&mut self, waiter: &Registration) -> Result<(), IoError> {
-        // Closing the descriptor, which is never duplicated, takes it out of the poll again.
-        let Some(registry) = waiter.registry() else {
-            return Ok(());
-        };
-        registry
-            .register(&mut SourceFd(&self.fd()), SOCKET_TOKEN, Interest::READABLE)
-            .map_err(|error| IoError::new("wait for", self.local, error))
+        self.mark = waiter
+            .add(self.fd())
+            .map_err(|error| IoError::new("wait for", self.local, error))?;
+        Ok(())
     }
 }
 

@@ -29,8 +29,16 @@ pub(super) fn enable_gro(socket: &Socket) -> bool {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, on).is_ok()
 }
 
+/// What a receive found.
+pub(super) enum Received {
+    /// The socket is empty.
+    Nothing,
+    /// Datagrams, an error, or nothing for another reason.
+    Some(ReceiveOutcome),
+}
+
 /// Takes what has come in.
-pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch) -> ReceiveOutcome {
+pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch) -> Received {
     into.clear();
     let mut call = Call::new();
     for buffer in into.buffers_mut().take(MESSAGES) {
@@ -38,19 +46,19 @@ pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch) -> ReceiveOutcome {
     }
     for _ in 0..=RETRIES {
         match call.receive(fd) {
-            Ok(count) => return hand_over(&call, count, into),
+            Ok(count) => return Received::Some(hand_over(&call, count, into)),
             // The second is the error of an earlier send, told here, and forgotten then.
             Err(libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH) => {}
-            Err(libc::EAGAIN) => return ReceiveOutcome::default(),
+            Err(libc::EAGAIN) => return Received::Nothing,
             Err(errno) => {
-                return ReceiveOutcome {
+                return Received::Some(ReceiveOutcome {
                     error: Some(ReceiveError { errno }),
                     ..ReceiveOutcome::default()
-                };
+                });
             }
         }
     }
-    ReceiveOutcome::default()
+    Received::Some(ReceiveOutcome::default())
 }
 
 fn hand_over(call: &Call, count: usize, into: &mut ReceiveBatch) -> ReceiveOutcome {
