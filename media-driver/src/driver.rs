@@ -23,7 +23,7 @@ use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHo
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
 use crate::io::{
     CaptureNetwork, FaultError, FaultNetwork, FaultRules, FaultSettings, Network, Registration,
-    SystemNetwork, Waiting,
+    SystemNetwork, WaitCap, Waiting,
 };
 use crate::media::gossip_resolver::GossipError;
 use crate::network_counters::NetworkCounters;
@@ -286,6 +286,18 @@ impl NetworkWaiting {
             Self::None => None,
             Self::All(waiting) | Self::Both(waiting) => Some(waiting.registration.clone()),
             Self::Each { sender, .. } => Some(sender.registration.clone()),
+        }
+    }
+
+    /// How long the sender sleeps, where the conductor does not sleep with it and clients can wake it.
+    fn sender_cap(&self, extension: &Extension) -> Option<WaitCap> {
+        match self {
+            Self::Both(waiting) | Self::Each { sender: waiting, .. }
+                if extension.sleepers() == Sleepers::FutexAndPipe =>
+            {
+                Some(waiting.cap.clone())
+            }
+            _ => None,
         }
     }
 
@@ -687,6 +699,7 @@ fn assemble(
         let ended = Arc::clone(&ended);
         Box::new(move |reason| ended.set(reason))
     };
+    let sender_cap = waiting.sender_cap(&extension);
     let conductor = Conductor::new(
         ConductorParts {
             context: context.clone(),
@@ -702,6 +715,7 @@ fn assemble(
             loss_report: LossReport::new(loss_report.as_view()),
             seed: fastrand::u64(..),
             os_buffers: read_os_buffers(),
+            sender_cap,
             on_end: hook,
         },
         now,

@@ -29,7 +29,7 @@ use crate::commands::{
 };
 use crate::config::DriverContext;
 use crate::driver::EndReason;
-use crate::io::Network;
+use crate::io::{Network, WaitCap};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::ports::WildcardPorts;
 use crate::protocol::session_ids::SessionIds;
@@ -95,6 +95,8 @@ pub struct ConductorParts {
     pub seed: u64,
     /// What the system gives a socket by default; logs record it.
     pub os_buffers: OsSocketBuffers,
+    /// How long a sender with a thread of its own sleeps at most, if our clients can wake it.
+    pub sender_cap: Option<WaitCap>,
     /// Called when the driver has to end.
     pub on_end: TerminationHook,
 }
@@ -102,6 +104,7 @@ pub struct ConductorParts {
 /// The conductor.
 pub struct Conductor {
     pub(super) context: DriverContext,
+    pub(super) sender_cap: Option<WaitCap>,
     pub(super) cnc: CncFile,
     pub(super) extension: Extension,
     pub(super) ring: ManyToOneRing<View>,
@@ -206,6 +209,7 @@ impl Conductor {
             loss_report,
             seed,
             os_buffers,
+            sender_cap,
             on_end,
         } = parts;
         let ring = cnc.to_driver_ring().clone();
@@ -225,6 +229,7 @@ impl Conductor {
         let head = ring.consumer_position();
         let longest_idle = context.idle_cap_ns;
         Ok(Self {
+            sender_cap,
             ring_watch: RingWatch {
                 head,
                 since: now.nanos,

@@ -2,6 +2,8 @@
 //! 13.12, 3.5).
 #![forbid(unsafe_code)]
 
+use core::time::Duration;
+
 use fulmar::agent::ProcessId;
 use fulmar::cnc::extension::{OwnerRecord, Window};
 use fulmar::control::ErrorCode;
@@ -17,6 +19,9 @@ use crate::stream::ipc_publication::{Holder, IpcPublication, Reference, State};
 
 /// How soon the search for what dead publishers left open is tried again when it made no progress, nanoseconds.
 const ORPHAN_RETRY_NS: i64 = 1_000_000;
+
+/// How long a sender sleeps at most that every client wakes; bounds what a missed wake-up could cost.
+const SENDER_CAP_NS: i64 = 100_000_000;
 
 /// Bounded steps of unblocking that one timer tick takes.
 pub(super) const UNBLOCK_STEPS: usize = 8;
@@ -59,6 +64,21 @@ impl Conductor {
             } else {
                 index += 1;
             }
+        }
+        self.set_sender_cap();
+    }
+
+    /// Clients of ours wake a sender that sleeps. As long as there are no others, it sleeps through.
+    pub(super) fn set_sender_cap(&self) {
+        if let Some(cap) = &self.sender_cap {
+            let shortest = self.context.idle_cap_ns;
+            let all_ring = self.clients.iter().all(|client| client.is_ours);
+            let nanos = if all_ring {
+                shortest.max(SENDER_CAP_NS)
+            } else {
+                shortest
+            };
+            cap.set(Duration::from_nanos(nanos.unsigned_abs()));
         }
     }
 

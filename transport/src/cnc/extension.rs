@@ -331,6 +331,19 @@ impl Extension {
         self.view.store_relaxed_i32(OFFER_DOORBELL_OFFSET, offers);
     }
 
+    /// What [`Self::set_sleepers`] said last.
+    #[must_use]
+    pub fn sleepers(&self) -> Sleepers {
+        match (
+            self.view.load_relaxed_i32(DRIVER_SLEEP_OFFSET),
+            self.view.load_relaxed_i32(OFFER_DOORBELL_OFFSET),
+        ) {
+            (_, NO_DOORBELL) => Sleepers::Futex,
+            (SLEEPS_ON_PIPE, _) => Sleepers::Pipe,
+            _ => Sleepers::FutexAndPipe,
+        }
+    }
+
     /// For clients: the doorbell that wakes the driver, wherever it sleeps. `pipe` is the pipe in its directory.
     #[must_use]
     pub fn driver_doorbell(&self, pipe: Option<&Arc<dyn Alarm>>) -> Doorbell {
