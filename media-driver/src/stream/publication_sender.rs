@@ -213,6 +213,8 @@ pub struct PublicationSender {
     /// When data or a heartbeat left last.
     last_frame: Option<NanoTime>,
     last_heartbeat_flags: u8,
+    /// Whether that was a heartbeat.
+    was_heartbeat: bool,
     /// Data was sent since waiting for the window was counted last.
     tracks_back_pressure: bool,
     response_target: Option<SocketAddr>,
@@ -293,6 +295,7 @@ impl PublicationSender {
             last_setup: None,
             last_frame: None,
             last_heartbeat_flags: 0,
+            was_heartbeat: false,
             tracks_back_pressure: false,
             response_target: None,
             is_parked: false,
@@ -461,6 +464,7 @@ impl PublicationSender {
             self.budget.on_sent(sent - self.position, receivers);
             self.set_position(sent);
             self.last_frame = Some(now);
+            self.was_heartbeat = false;
             self.tracks_back_pressure = true;
         }
         bytes
@@ -496,9 +500,7 @@ impl PublicationSender {
         let flags = self.heartbeat_flags();
         // The end is told at once; everything else can wait for its time.
         let is_news = flags != self.last_heartbeat_flags && flags != FLAGS_UNFRAGMENTED;
-        let is_due = self
-            .last_frame
-            .is_none_or(|last| now.since(last) > HEARTBEAT_INTERVAL_NS);
+        let is_due = self.heartbeat_deadline(now).is_due(now);
         if !is_due && !is_news {
             return 0;
         }
@@ -519,8 +521,20 @@ impl PublicationSender {
             Sent::Part(_) => self.system.increment(SystemCounter::ShortSends),
         }
         self.last_frame = Some(now);
+        self.was_heartbeat = true;
         self.last_heartbeat_flags = flags;
         frame.len()
+    }
+
+    /// When the next heartbeat is due. Those of a quiet stream stand on a grid, so that one wake-up serves many streams:
+    /// the second one comes a little early, the others on time.
+    fn heartbeat_deadline(&self, now: NanoTime) -> NanoTime {
+        let deadline = after(self.last_frame, HEARTBEAT_INTERVAL_NS, now);
+        if self.was_heartbeat {
+            deadline.plus_nanos(-deadline.0.rem_euclid(HEARTBEAT_INTERVAL_NS / 2))
+        } else {
+            deadline
+        }
     }
 
     fn heartbeat_flags(&self) -> u8 {
@@ -789,7 +803,7 @@ impl PublicationSender {
             deadline = deadline.earlier(after(self.last_setup, SETUP_INTERVAL_NS, now));
         }
         if !self.is_parked && self.has_initial_connection {
-            deadline = deadline.earlier(after(self.last_frame, HEARTBEAT_INTERVAL_NS, now));
+            deadline = deadline.earlier(self.heartbeat_deadline(now));
         }
         let timers = [
             self.receivers.next_expiry(),
