@@ -280,7 +280,10 @@ impl Patience {
         if work > 0 {
             if self.empty_since.take().is_some() && !self.is_over {
                 self.budget = (self.budget * 2).min(Self::LONGEST);
-                self.wait = Self::FIRST_WAIT;
+                // A burst of a few heartbeats is no activity yet.
+                if self.budget == Self::LONGEST {
+                    self.wait = Self::FIRST_WAIT;
+                }
             }
             self.is_over = false;
             return Step::Run;
