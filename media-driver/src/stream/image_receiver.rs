@@ -366,7 +366,7 @@ impl ImageReceiver {
     pub fn next_deadline(&self) -> NanoTime {
         let deadline = self.last_sent.plus_nanos(self.status_message_timeout_ns);
         // On a grid, so that one wake-up serves many images. The grid is met a little early once, and then for ever.
-        let grid = (self.status_message_timeout_ns / 2).max(1);
+        let grid = (self.status_message_timeout_ns / 4).max(1);
         deadline.plus_nanos(-deadline.0.rem_euclid(grid))
     }
 
