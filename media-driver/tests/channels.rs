@@ -27,9 +27,17 @@ fn code<T>(result: Result<T, RegistrationError>) -> Option<ErrorCode> {
 
 fn verdict(client: &Client, side: Side, query: &str) -> Option<ErrorCode> {
     let channel = format!("aeron:udp?{query}");
-    match side {
-        Pub => code(client.add_publication(&channel, STREAM)),
-        Sub => code(client.add_subscription(&channel, STREAM)),
+    let begun = std::time::Instant::now();
+    loop {
+        let code = match side {
+            Pub => code(client.add_publication(&channel, STREAM)),
+            Sub => code(client.add_subscription(&channel, STREAM)),
+        };
+        // The socket of the verdict before may still be closing; the driver says to try again.
+        let is_closing = code == Some(ErrorCode::ResourceTemporarilyUnavailable);
+        if !is_closing || begun.elapsed() > std::time::Duration::from_secs(10) {
+            return code;
+        }
     }
 }
 
