@@ -27,7 +27,7 @@ fn code<T>(result: Result<T, RegistrationError>) -> Option<ErrorCode> {
 
 fn verdict(client: &Client, side: Side, query: &str) -> Option<ErrorCode> {
     let channel = format!("aeron:udp?{query}");
-    let begun = std::time::Instant::now();
+    let begun = fulmar::time::SystemClock.nanos();
     loop {
         let code = match side {
             Pub => code(client.add_publication(&channel, STREAM)),
@@ -35,7 +35,7 @@ fn verdict(client: &Client, side: Side, query: &str) -> Option<ErrorCode> {
         };
         // The socket of the verdict before may still be closing; the driver says to try again.
         let is_closing = code == Some(ErrorCode::ResourceTemporarilyUnavailable);
-        if !is_closing || begun.elapsed() > std::time::Duration::from_secs(10) {
+        if !is_closing || fulmar::time::SystemClock.nanos().since(begun) > 10_000_000_000 {
             return code;
         }
     }
