@@ -20,6 +20,8 @@ pub(super) struct Moderation {
 impl Moderation {
     /// A gap between two messages that takes more empty polls than this is no continuous flow.
     const GAP_POLLS: u32 = 2;
+    /// Fewer fragments in a poll are no dense stream: the messages of round trips come one by one, however soon.
+    const DENSE: usize = 3;
     /// Pauses of the first rest; one takes from 1 to 50 ns, depending on the processor.
     const FIRST: u32 = 4;
     /// Pauses of the longest rest.
@@ -42,7 +44,7 @@ impl Moderation {
             self.empty_polls = self.empty_polls.saturating_add(1);
             return;
         }
-        if self.empty_polls > Self::GAP_POLLS {
+        if self.empty_polls > Self::GAP_POLLS || fragments < Self::DENSE {
             self.pauses = 0;
         } else if fragments < limit {
             self.pauses = (self.pauses * 2).clamp(Self::FIRST, Self::LONGEST);
@@ -70,22 +72,31 @@ mod tests {
 
     #[test]
     fn rests_grow_while_the_stream_flows_up_to_the_longest() {
-        let rests = rests(&mut Moderation::default(), &[1, 1, 1, 1, 1, 1, 1, 1]);
+        let rests = rests(&mut Moderation::default(), &[3, 3, 3, 3, 3, 3, 3, 3]);
         assert_eq!(rests, [0, 4, 8, 16, 32, 64, 64, 64]);
     }
 
     #[test]
     fn a_gap_ends_them_and_one_rest_is_made_once() {
         let mut moderation = Moderation::default();
-        assert_eq!(rests(&mut moderation, &[1, 1, 0, 0, 0]), [0, 4, 8, 0, 0]);
-        assert_eq!(rests(&mut moderation, &[1, 0, 0, 0]), [0; 4]);
-        assert_eq!(rests(&mut moderation, &[3, 1, 1]), [0, 0, 4]);
+        assert_eq!(rests(&mut moderation, &[3, 3, 0, 0, 0]), [0, 4, 8, 0, 0]);
+        assert_eq!(rests(&mut moderation, &[3, 0, 0, 0]), [0; 4]);
+        assert_eq!(rests(&mut moderation, &[3, 3, 3]), [0, 0, 4]);
     }
 
     #[test]
     fn single_messages_and_round_trips_are_never_delayed() {
         let polls = [1, 0, 0, 0].repeat(50);
         assert_eq!(rests(&mut Moderation::default(), &polls)[4..], [0; 196]);
+    }
+
+    #[test]
+    fn messages_that_come_one_by_one_are_no_stream_however_soon_they_come() {
+        assert_eq!(rests(&mut Moderation::default(), &[1; 200]), [0; 200]);
+        assert_eq!(
+            rests(&mut Moderation::default(), &[5, 5, 2, 5, 5]),
+            [0, 4, 8, 0, 4]
+        );
     }
 
     #[test]
