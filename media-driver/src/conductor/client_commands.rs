@@ -13,7 +13,7 @@ use super::clients::{ClientRecord, OwnedCounter};
 use super::services::{CommandFailure, CounterSpec};
 use super::sources;
 use crate::config::TerminationValidator;
-use crate::stream::ipc_publication::State;
+use crate::stream::written_log::State;
 
 /// Commands that waited which one duty cycle takes up.
 const HELD_PER_CYCLE: usize = 16;

@@ -29,7 +29,7 @@ use crate::protocol::loss_detector::{LossDetector, NakScope};
 use crate::stream::image_conductor::{ImageConductor, ImageConductorParts, ImageEvent, ImageState};
 use crate::stream::image_receiver::{ImageParts, ImageReceiver, ImageReceiverCounters};
 use crate::stream::image_shared::ImageShared;
-use crate::stream::ipc_publication::PositionCounter;
+use crate::stream::position_counter::PositionCounter;
 use crate::stream::subscribers::Subscriber;
 
 /// SETUP flags (wire-protocol 1.5).

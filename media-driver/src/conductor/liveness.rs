@@ -5,26 +5,20 @@
 use core::time::Duration;
 
 use fulmar::agent::ProcessId;
-use fulmar::cnc::extension::{OwnerRecord, Window};
 use fulmar::control::ErrorCode;
 use fulmar::counters::SystemCounter;
 use fulmar::id::{ClientId, RegistrationId};
 
 use super::agent::{Conductor, Departed, RingWatch, StoppedClient};
 use super::clients::ClientRecord;
+use super::publications::Found;
+use super::repairs::written_logs;
 use super::sources;
-use super::written_logs::written_logs;
 use crate::commands::ResourceCommand;
-use crate::stream::ipc_publication::{Holder, IpcPublication, Reference, State};
-
-/// How soon the search for what dead publishers left open is tried again when it made no progress, nanoseconds.
-const ORPHAN_RETRY_NS: i64 = 1_000_000;
+use crate::stream::written_log::State;
 
 /// How long a sender sleeps at most that every client wakes; bounds what a missed wake-up could cost.
 const SENDER_CAP_NS: i64 = 100_000_000;
-
-/// Bounded steps of unblocking that one timer tick takes.
-pub(super) const UNBLOCK_STEPS: usize = 8;
 
 impl Conductor {
     pub(super) fn on_timer(&mut self) {
@@ -216,94 +210,6 @@ impl Conductor {
         }
     }
 
-    /// Looks for claims of a client that is gone or given up.
-    fn repair_claims_of(&mut self, client_id: ClientId) {
-        for owner in self
-            .extension
-            .owners()
-            .filter(|owner| owner.client_id == client_id)
-        {
-            let written = written_logs(&mut self.publications, &mut self.network_publications)
-                .find(|log| log.registration_id() == owner.registration_id);
-            if let Some(log) = written {
-                log.add_orphan_claims(owner.tag);
-            }
-        }
-    }
-
-    /// Looks at what a dead client was doing in the logs it wrote to, and starts the repairs.
-    fn repair_after(&mut self, client_id: ClientId) {
-        let mut unblocked = 0;
-        for owner in self.extension.owners() {
-            if owner.client_id != client_id {
-                continue;
-            }
-            let written = written_logs(&mut self.publications, &mut self.network_publications)
-                .find(|log| log.registration_id() == owner.registration_id);
-            let Some(log) = written else {
-                continue;
-            };
-            match owner.window {
-                Window::None => {}
-                Window::Reserving => log.add_orphan_reservation(),
-                Window::InFlight { position, length } => {
-                    unblocked += log.pad_in_flight(position, length).unblocked;
-                }
-            }
-        }
-        self.repair_claims_of(client_id);
-        self.orphan_search = self.services.timer;
-        self.services
-            .add(SystemCounter::UnblockedPublications, unblocked as i64);
-    }
-
-    pub(super) fn has_orphans(&self) -> bool {
-        self.publications.iter().any(IpcPublication::has_orphans)
-            || self
-                .network_publications
-                .iter()
-                .any(|publication| publication.half.has_orphans())
-    }
-
-    /// One bounded step of the search for what dead publishers left open.
-    pub(super) fn repair_orphans(&mut self) -> usize {
-        if !self.orphan_search.is_due(self.services.timer) || !self.has_orphans() {
-            return 0;
-        }
-        let mut work = 0;
-        let live = self.live_owners();
-        for log in written_logs(&mut self.publications, &mut self.network_publications) {
-            if !log.has_orphans() {
-                continue;
-            }
-            let foreign = foreign_writer(&self.clients, &self.extension, log.references());
-            let (extension, registration_id) = (&self.extension, log.registration_id());
-            let repairs = log.repair_orphans(&|position, length| {
-                if foreign {
-                    Holder::Live
-                } else {
-                    holder_of(extension, &live, registration_id, position, length)
-                }
-            });
-            self.services
-                .add(SystemCounter::UnblockedPublications, repairs.unblocked as i64);
-            work += repairs.unblocked;
-        }
-        if work == 0 {
-            // A live publisher has to move first.
-            self.orphan_search = self.services.timer.plus_nanos(ORPHAN_RETRY_NS);
-        }
-        work
-    }
-
-    /// Clients whose word in the extension file counts: attached, or given up while their process lives.
-    pub(super) fn live_owners(&self) -> Vec<ClientId> {
-        let attached = self.clients.iter().map(|client| client.id);
-        attached
-            .chain(self.stopped.iter().map(|stopped| stopped.client_id))
-            .collect()
-    }
-
     // Publications
 
     fn check_publications(&mut self) {
@@ -357,25 +263,8 @@ impl Conductor {
         self.check_untethered(index);
         let publication = &mut self.publications[index];
         publication.refresh_connected();
-        if publication.exclusive {
-            return;
-        }
-        let Some(position) = publication.check_blocked(now, self.context.publication_unblock_timeout_ns)
-        else {
-            return;
-        };
-        // A live publisher of ours that says it is writing there will finish; its frame is never taken away.
-        let live = self.live_owners();
-        let publication = &mut self.publications[index];
-        let (extension, registration_id) = (&self.extension, publication.registration_id);
-        // Each step looks at a bounded part of a long hole.
-        let unblocked = (0..UNBLOCK_STEPS).any(|_| {
-            publication.unblock_at(position, |position, length| {
-                holder_of(extension, &live, registration_id, position, length)
-            })
-        });
-        if unblocked {
-            self.services.increment(SystemCounter::UnblockedPublications);
+        if !publication.exclusive {
+            self.check_blocked(Found::Ipc(index));
         }
     }
 
@@ -388,9 +277,7 @@ impl Conductor {
             return;
         }
         let position = publication.consumer_position();
-        if publication.unblock_at(position, |_, _| Holder::Unknown) {
-            self.services.increment(SystemCounter::UnblockedPublications);
-        }
+        self.unblock_drained(Found::Ipc(index), position);
     }
 
     /// Tells every linked subscription that the image is gone.
@@ -437,48 +324,4 @@ impl Conductor {
         self.services.free_all_counters();
         self.redeliver();
     }
-}
-
-/// Whether one of the `live` publishers says that it is writing in `[position, position + length)`.
-pub(super) fn holder_of(
-    extension: &fulmar::cnc::Extension,
-    live: &[ClientId],
-    registration_id: RegistrationId,
-    position: i64,
-    length: i64,
-) -> Holder {
-    let holds = |owner: &OwnerRecord| {
-        owner.registration_id == registration_id
-            && live.contains(&owner.client_id)
-            && match owner.window {
-                Window::None => false,
-                Window::Reserving => true,
-                Window::InFlight {
-                    position: start,
-                    length: taken,
-                } => start < position.saturating_add(length) && position < start.saturating_add(taken),
-            }
-    };
-    if extension.owners().any(|owner| holds(&owner)) {
-        Holder::Live
-    } else {
-        Holder::Unknown
-    }
-}
-
-/// Whether a client that does not say what it is writing holds the publication.
-fn foreign_writer(
-    clients: &[ClientRecord],
-    extension: &fulmar::cnc::Extension,
-    references: &[Reference],
-) -> bool {
-    references.iter().any(|reference| {
-        let is_ours = |client: &ClientRecord| client.id == reference.client_id && client.is_ours;
-        let is_untracked = |id| {
-            extension
-                .clients()
-                .any(|record| record.client_id == id && record.is_untracked)
-        };
-        !clients.iter().any(is_ours) || is_untracked(reference.client_id)
-    })
 }

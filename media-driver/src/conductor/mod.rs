@@ -15,10 +15,10 @@ mod network_publications;
 mod outbox;
 mod publications;
 mod receive_endpoints;
+mod repairs;
 mod send_endpoints;
 mod services;
 mod sources;
 mod subscriptions;
-mod written_logs;
 
 pub use agent::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};

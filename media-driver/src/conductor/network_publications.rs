@@ -13,8 +13,7 @@ use fulmar::uri::params::PROTOTYPE_CORRELATION_ID;
 
 use super::agent::Conductor;
 use super::endpoints::BufferLengths;
-use super::liveness::{UNBLOCK_STEPS, holder_of};
-use super::publications::{NetworkPart, PendingPublication};
+use super::publications::{Found, NetworkPart, PendingPublication};
 use super::services::{CommandFailure, CounterSpec};
 use super::sources::{self, Identity, LOCAL_SOURCE_IDENTITY, Source};
 use super::subscriptions::LinkKind;
@@ -22,14 +21,14 @@ use crate::commands::{CreatedLog, EndpointId, ReceiverCommand, SenderCommand};
 use crate::config::{PublicationParams, UntetheredTimeouts};
 use crate::media::udp_channel::UdpChannel;
 use crate::protocol::flow_control::FlowControl;
-use crate::stream::ipc_publication::{PositionCounter, Reference, State};
+use crate::stream::position_counter::PositionCounter;
 use crate::stream::publication_conductor::{LifeCycle, NewNetworkPublication, PublicationConductor};
-use crate::stream::publication_repair::Holder;
 use crate::stream::publication_sender::{
     PublicationErrorReport, PublicationParts, PublicationSender, SenderCounters, SenderLimits, SenderTraits,
 };
 use crate::stream::publication_shared::PublicationShared;
 use crate::stream::subscribers::Subscriber;
+use crate::stream::written_log::{Reference, State};
 
 /// No correlation id.
 const NONE: i64 = -1;
@@ -450,13 +449,18 @@ impl Conductor {
             sources::check_untethered(&mut self.services, &self.links, publication);
         }
         match self.network_publications[index].half.on_timer(now) {
-            LifeCycle::Unchanged => self.check_blocked(index),
+            LifeCycle::Unchanged => {
+                let half = &self.network_publications[index].half;
+                if half.state() == State::Active && !half.exclusive {
+                    self.check_blocked(Found::Network(index));
+                }
+            }
             LifeCycle::Revoked => {
                 self.services.increment(SystemCounter::PublicationsRevoked);
                 self.end_spies(index);
             }
             LifeCycle::Drained => self.end_spies(index),
-            LifeCycle::Stuck(position) => self.unblock_drained(index, position),
+            LifeCycle::Stuck(position) => self.unblock_drained(Found::Network(index), position),
             LifeCycle::Done => {
                 let publication = &mut self.network_publications[index];
                 publication.is_leaving = true;
@@ -465,36 +469,6 @@ impl Conductor {
                     registration_id: publication.half.registration_id,
                 });
             }
-        }
-    }
-
-    /// What stands at the end of a publication that nobody writes to any more was never committed.
-    fn unblock_drained(&mut self, index: usize, position: i64) {
-        let half = &mut self.network_publications[index].half;
-        if half.unblock_at(position, |_, _| Holder::Unknown) {
-            self.services.increment(SystemCounter::UnblockedPublications);
-        }
-    }
-
-    /// A publisher that was killed, or is stopped, in the middle of a message holds the others up.
-    fn check_blocked(&mut self, index: usize) {
-        let now = self.services.timer;
-        let live = self.live_owners();
-        let half = &mut self.network_publications[index].half;
-        if half.state() != State::Active || half.exclusive {
-            return;
-        }
-        let Some(position) = half.check_blocked(now, self.context.publication_unblock_timeout_ns) else {
-            return;
-        };
-        let (extension, registration_id) = (&self.extension, half.registration_id);
-        let unblocked = (0..UNBLOCK_STEPS).any(|_| {
-            half.unblock_at(position, |position, length| {
-                holder_of(extension, &live, registration_id, position, length)
-            })
-        });
-        if unblocked {
-            self.services.increment(SystemCounter::UnblockedPublications);
         }
     }
 

@@ -19,8 +19,10 @@ use crate::commands::{CreateLog, CreatedLog, DeleteLog, EndpointId, ResourceComm
 use crate::config::{PublicationParams, TaggedPublication, UntetheredTimeouts};
 use crate::media::udp_channel::ChannelSpec;
 use crate::protocol::flow_control::FlowControl;
-use crate::stream::ipc_publication::{IpcPublication, NewIpcPublication, PositionCounter, Reference, State};
+use crate::stream::ipc_publication::{IpcPublication, NewIpcPublication};
+use crate::stream::position_counter::PositionCounter;
 use crate::stream::subscribers::Subscriber;
+use crate::stream::written_log::{Reference, State, WrittenLog};
 
 /// What only network publications have while their log is being made.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ const REFERENCES_MAX: usize = 16_384;
 
 /// A publication that exists: which list it is in, and where.
 #[derive(Clone, Copy, Debug)]
-enum Found {
+pub(super) enum Found {
     Ipc(usize),
     Network(usize),
 }
@@ -476,10 +478,7 @@ impl Conductor {
         if !self.is_attached(leader.client_id) {
             // It went while the log was made; those who share it go on.
             let is_gone = |reference: &Reference| reference.client_id == leader.client_id;
-            match found {
-                Found::Ipc(index) => self.publications[index].remove_reference(is_gone),
-                Found::Network(index) => self.network_publications[index].half.remove_reference(is_gone),
-            };
+            self.written_log(found).remove_references(&is_gone);
         }
     }
 
@@ -665,7 +664,7 @@ impl Conductor {
             if revoke {
                 publication.mark_revoked();
             }
-            publication.remove_reference(is_wanted);
+            publication.remove_references(&is_wanted);
             self.services.succeed(header.correlation_id);
             return Ok(());
         }
@@ -683,7 +682,7 @@ impl Conductor {
         if revoke {
             half.mark_revoked();
         }
-        half.remove_reference(is_wanted);
+        half.remove_references(&is_wanted);
         self.services.succeed(header.correlation_id);
         Ok(())
     }

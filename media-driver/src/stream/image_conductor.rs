@@ -15,7 +15,7 @@ use fulmar::time::{EpochMs, NanoTime};
 use fulmar::wire::ERROR_TEXT_MAX;
 
 use super::image_shared::{Gap, ImageShared, NextStatusMessage, Rejection};
-use super::ipc_publication::PositionCounter;
+use super::position_counter::PositionCounter;
 use super::subscribers::{Subscriber, any_working, extent};
 use crate::commands::EndpointId;
 use crate::config::UntetheredTimeouts;

@@ -2,45 +2,16 @@
 //! slowest subscriber, repairs what dead publishers left open, and ends it (shared-memory spec 13.7 to 13.10).
 #![forbid(unsafe_code)]
 
-use fulmar::counters::Counter;
-use fulmar::id::{ClientId, CounterId, RegistrationId, SessionId, StreamId};
-use fulmar::log::{LogBuffers, Metadata, clean, producer_position};
+use fulmar::id::{RegistrationId, SessionId, StreamId};
+use fulmar::log::{LogBuffers, Metadata, clean};
 use fulmar::memory::View;
 use fulmar::time::NanoTime;
 
-pub use super::publication_repair::{Holder, Repairs};
+use super::position_counter::PositionCounter;
 use super::publication_repair::{PublicationRepair, RepairView};
 use super::subscribers::{Subscriber, any_working, extent};
+use super::written_log::{Reference, RepairParts, State, WrittenLog, believed_producer_position};
 use crate::config::PublicationParams;
-
-/// Where a publication stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Clients hold references.
-    Active,
-    /// The last reference is gone; subscribers read what is left.
-    Draining,
-    /// Subscribers were told that it ended.
-    Linger,
-}
-
-/// A client's hold on a publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reference {
-    /// The correlation id of that client's own ADD.
-    pub registration_id: RegistrationId,
-    /// The client.
-    pub client_id: ClientId,
-}
-
-/// One of the publication's counters.
-#[derive(Debug)]
-pub struct PositionCounter {
-    /// For answers and for freeing.
-    pub id: CounterId,
-    /// Its value.
-    pub value: Counter,
-}
 
 /// An IPC publication.
 #[derive(Debug)]
@@ -185,22 +156,6 @@ impl IpcPublication {
         open && self.cool_down_until.is_none()
     }
 
-    /// Reads the producer's position from the log. Another process writes the tail, so what it says is believed only
-    /// as far as the protocol could have brought it: never back, never further past the limit than one term.
-    fn sample_producer_position(&mut self) -> i64 {
-        let position = producer_position(self.metadata(), self.log.shape());
-        let furthest = self
-            .publisher_limit
-            .value
-            .get_relaxed()
-            .max(self.producer_position)
-            .saturating_add(i64::from(self.log.term_length()));
-        if position > self.producer_position {
-            self.producer_position = position.min(furthest);
-        }
-        self.producer_position
-    }
-
     /// Every duty cycle: samples positions, cleans, moves the limit. Returns the work done: 1 when the limit moved. That
     /// somebody reads is no work: on a machine with few processors a conductor that spun for it would take the time of
     /// the very threads it waits for. A publisher that runs out of limit rings.
@@ -255,18 +210,14 @@ impl IpcPublication {
     /// Takes the subscribers that `matches` out and returns them; positions are looked at a last time first.
     pub fn unlink(&mut self, mut matches: impl FnMut(&Subscriber) -> bool) -> Vec<Subscriber> {
         let producer = self.sample_producer_position();
-        let mut removed = Vec::new();
-        let mut index = 0;
-        while index < self.subscribers.len() {
-            if matches(&self.subscribers[index]) {
-                let mut subscriber = self.subscribers.remove(index);
-                let position = subscriber.position(producer);
-                if subscriber.tether.is_working() {
-                    self.consumer_position = self.consumer_position.max(position);
-                }
-                removed.push(subscriber);
-            } else {
-                index += 1;
+        let mut removed: Vec<_> = self
+            .subscribers
+            .extract_if(.., |subscriber| matches(subscriber))
+            .collect();
+        for subscriber in &mut removed {
+            let position = subscriber.position(producer);
+            if subscriber.tether.is_working() {
+                self.consumer_position = self.consumer_position.max(position);
             }
         }
         if !removed.is_empty() {
@@ -327,27 +278,6 @@ impl IpcPublication {
         self.disconnect();
     }
 
-    /// Drops one reference; the last one starts draining.
-    pub fn remove_reference(&mut self, matches: impl Fn(&Reference) -> bool) -> usize {
-        let before = self.references.len();
-        self.references.retain(|reference| !matches(reference));
-        let removed = before - self.references.len();
-        if removed > 0
-            && self.references.is_empty()
-            && self.state == State::Active
-            && !self.metadata().is_revoked()
-        {
-            let producer = self.sample_producer_position();
-            if self.publisher_limit.value.get_relaxed() > producer {
-                self.publisher_limit.value.set_release(producer);
-            }
-            self.publisher_position.value.set_release(producer);
-            self.metadata().set_end_of_stream_position(producer);
-            self.state = State::Draining;
-        }
-        removed
-    }
-
     /// Whether all working subscribers have read everything.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -376,60 +306,55 @@ impl IpcPublication {
     pub fn untethered_threshold(&self) -> i64 {
         self.consumer_position - self.window + self.window / 4
     }
+}
 
-    /// Where it stands, for repairs.
-    fn repair_view(&self) -> RepairView {
-        RepairView {
-            consumer_position: self.consumer_position,
-            producer_position: self.producer_position,
-            is_draining: self.state == State::Draining,
+impl WrittenLog for IpcPublication {
+    fn registration_id(&self) -> RegistrationId {
+        self.registration_id
+    }
+
+    fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    fn references_mut(&mut self) -> &mut Vec<Reference> {
+        &mut self.references
+    }
+
+    fn on_unreferenced(&mut self) {
+        if self.state != State::Active || self.metadata().is_revoked() {
+            return;
         }
+        let producer = self.sample_producer_position();
+        if self.publisher_limit.value.get_relaxed() > producer {
+            self.publisher_limit.value.set_release(producer);
+        }
+        self.publisher_position.value.set_release(producer);
+        self.metadata().set_end_of_stream_position(producer);
+        self.state = State::Draining;
     }
 
-    /// At each timer, while active and shared: see [`PublicationRepair::check_blocked`].
-    pub fn check_blocked(&mut self, now: NanoTime, timeout_ns: i64) -> Option<i64> {
-        let view = self.repair_view();
-        self.repair.check_blocked(&self.log, &view, now, timeout_ns)
-    }
-
-    /// See [`PublicationRepair::unblock_at`].
-    pub fn unblock_at(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
-        let view = self.repair_view();
-        self.repair.unblock_at(&self.log, &view, position, holder)
-    }
-
-    /// Notes that the publisher with this owner tag is dead and may have left claims open.
-    pub fn add_orphan_claims(&mut self, tag: i64) {
-        self.sample_producer_position();
-        let view = self.repair_view();
-        self.repair.add_orphan_claims(&view, tag);
-    }
-
-    /// Pads the range a dead publisher was writing.
-    pub fn pad_in_flight(&mut self, position: i64, length: i64) -> Repairs {
-        self.sample_producer_position();
-        let view = self.repair_view();
-        self.repair
-            .pad_in_flight(&self.log, &view, self.clean_position, (position, length))
-    }
-
-    /// Notes that a dead publisher may have taken space without a header.
-    pub fn add_orphan_reservation(&mut self) {
-        self.sample_producer_position();
-        let view = self.repair_view();
-        self.repair.add_orphan_reservation(&view);
-    }
-
-    /// Whether claims or holes of dead publishers are still searched for.
     #[inline]
-    #[must_use]
-    pub fn has_orphans(&self) -> bool {
-        self.repair.has_orphans()
+    fn sample_producer_position(&mut self) -> i64 {
+        let limit = self.publisher_limit.value.get_relaxed();
+        self.producer_position = believed_producer_position(&self.log, self.producer_position, limit);
+        self.producer_position
     }
 
-    /// One bounded step of the search. `holder` says whether a live publisher may be at a position.
-    pub fn repair_orphans(&mut self, holder: impl Fn(i64, i64) -> Holder) -> Repairs {
-        let view = self.repair_view();
-        self.repair.repair_orphans(&self.log, &view, holder)
+    fn repair(&self) -> &PublicationRepair {
+        &self.repair
+    }
+
+    fn repair_parts(&mut self) -> RepairParts<'_> {
+        RepairParts {
+            log: &self.log,
+            view: RepairView {
+                consumer_position: self.consumer_position,
+                producer_position: self.producer_position,
+                is_draining: self.state == State::Draining,
+            },
+            open_from: self.clean_position,
+            repair: &mut self.repair,
+        }
     }
 }

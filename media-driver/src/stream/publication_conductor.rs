@@ -3,15 +3,16 @@
 #![forbid(unsafe_code)]
 
 use fulmar::id::{RegistrationId, SessionId, StreamId};
-use fulmar::log::{LogBuffers, Metadata, clean, producer_position};
+use fulmar::log::{LogBuffers, Metadata, clean};
 use fulmar::memory::View;
 use fulmar::sync::Arc;
 use fulmar::time::NanoTime;
 
-use super::ipc_publication::{PositionCounter, Reference, State};
-use super::publication_repair::{Holder, PublicationRepair, RepairView, Repairs};
+use super::position_counter::PositionCounter;
+use super::publication_repair::{PublicationRepair, RepairView};
 use super::publication_shared::PublicationShared;
 use super::subscribers::{Subscriber, any_working, extent};
+use super::written_log::{Reference, RepairParts, State, WrittenLog, believed_producer_position};
 use crate::commands::EndpointId;
 use crate::config::PublicationParams;
 
@@ -208,20 +209,6 @@ impl PublicationConductor {
         self.sent_position() - self.window + self.window / 4
     }
 
-    /// Reads the producer's position from the log. Another process writes the tail, so what it says is believed only
-    /// as far as the protocol could have brought it: never back, never further past the limit than one term.
-    fn sample_producer_position(&mut self) -> i64 {
-        let position = producer_position(self.metadata(), self.log.shape());
-        let furthest = self
-            .limit
-            .max(self.producer_position)
-            .saturating_add(i64::from(self.log.term_length()));
-        if position > self.producer_position {
-            self.producer_position = position.min(furthest);
-        }
-        self.producer_position
-    }
-
     /// Every duty cycle: samples positions, cleans, moves the limit. Returns the work done.
     #[inline]
     pub fn update_limit(&mut self) -> usize {
@@ -319,15 +306,10 @@ impl PublicationConductor {
 
     /// Takes the spies that `matches` out and returns them.
     pub fn unlink(&mut self, mut matches: impl FnMut(&Subscriber) -> bool) -> Vec<Subscriber> {
-        let mut removed = Vec::new();
-        let mut index = 0;
-        while index < self.subscribers.len() {
-            if matches(&self.subscribers[index]) {
-                removed.push(self.subscribers.remove(index));
-            } else {
-                index += 1;
-            }
-        }
+        let removed: Vec<_> = self
+            .subscribers
+            .extract_if(.., |subscriber| matches(subscriber))
+            .collect();
         if !removed.is_empty() {
             self.publish_spies();
             if !self.shared.is_connected() && !any_working(&self.subscribers) {
@@ -344,34 +326,6 @@ impl PublicationConductor {
     }
 
     // The end
-
-    /// Drops references; the last one starts draining (wire protocol 3.11).
-    pub fn remove_reference(&mut self, matches: impl Fn(&Reference) -> bool) -> usize {
-        let before = self.references.len();
-        self.references.retain(|reference| !matches(reference));
-        let removed = before - self.references.len();
-        if removed > 0
-            && self.references.is_empty()
-            && self.state == State::Active
-            && !self.metadata().is_revoked()
-        {
-            self.start_draining();
-        }
-        removed
-    }
-
-    fn start_draining(&mut self) {
-        let producer = self.sample_producer_position();
-        if self.limit > producer {
-            self.set_limit(producer);
-        }
-        self.publisher_position.value.set_release(producer);
-        self.metadata().set_end_of_stream_position(producer);
-        if self.sent_position() >= producer {
-            self.shared.set_end_of_stream();
-        }
-        self.state = State::Draining;
-    }
 
     /// Sets the revoked flag, as a remove command with the revoke flag asks.
     pub fn mark_revoked(&mut self) {
@@ -421,7 +375,7 @@ impl PublicationConductor {
     }
 
     /// At each timer: the life cycle. After [`LifeCycle::Revoked`] and [`LifeCycle::Drained`] spies are told;
-    /// [`LifeCycle::Stuck`] is answered with [`PublicationConductor::unblock_at`].
+    /// [`LifeCycle::Stuck`] is answered with [`WrittenLog::unblock_at`].
     pub fn on_timer(&mut self, now: NanoTime) -> LifeCycle {
         if self.revocation_is_pending() {
             self.revoke(now);
@@ -459,64 +413,60 @@ impl PublicationConductor {
             && !self.shared.has_received_unicast_eos();
         held || waits
     }
+}
 
-    // Repairs
+impl WrittenLog for PublicationConductor {
+    fn registration_id(&self) -> RegistrationId {
+        self.registration_id
+    }
 
-    fn repair_view(&self) -> RepairView {
-        RepairView {
-            consumer_position: self.sent_position(),
-            producer_position: self.producer_position,
-            is_draining: self.state == State::Draining,
+    fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    fn references_mut(&mut self) -> &mut Vec<Reference> {
+        &mut self.references
+    }
+
+    fn on_unreferenced(&mut self) {
+        if self.state != State::Active || self.metadata().is_revoked() {
+            return;
         }
+        let producer = self.sample_producer_position();
+        if self.limit > producer {
+            self.set_limit(producer);
+        }
+        self.publisher_position.value.set_release(producer);
+        self.metadata().set_end_of_stream_position(producer);
+        if self.sent_position() >= producer {
+            self.shared.set_end_of_stream();
+        }
+        self.state = State::Draining;
     }
 
-    /// At each timer, while active and shared: see [`PublicationRepair::check_blocked`].
-    pub fn check_blocked(&mut self, now: NanoTime, timeout_ns: i64) -> Option<i64> {
-        let view = self.repair_view();
-        self.repair.check_blocked(&self.log, &view, now, timeout_ns)
-    }
-
-    /// See [`PublicationRepair::unblock_at`].
-    pub fn unblock_at(&mut self, position: i64, holder: impl Fn(i64, i64) -> Holder) -> bool {
-        let view = self.repair_view();
-        self.repair.unblock_at(&self.log, &view, position, holder)
-    }
-
-    /// Notes that the publisher with this owner tag is dead and may have left claims open.
-    pub fn add_orphan_claims(&mut self, tag: i64) {
-        self.sample_producer_position();
-        let view = self.repair_view();
-        self.repair.add_orphan_claims(&view, tag);
-    }
-
-    /// Pads the range a dead publisher was writing.
-    pub fn pad_in_flight(&mut self, position: i64, length: i64) -> Repairs {
-        self.sample_producer_position();
-        let view = self.repair_view();
-        // What lies before the sender's position was committed whole.
-        let open_from = view.consumer_position.max(self.clean_position);
-        self.repair
-            .pad_in_flight(&self.log, &view, open_from, (position, length))
-    }
-
-    /// Notes that a dead publisher may have taken space without a header.
-    pub fn add_orphan_reservation(&mut self) {
-        self.sample_producer_position();
-        let view = self.repair_view();
-        self.repair.add_orphan_reservation(&view);
-    }
-
-    /// Whether claims or holes of dead publishers are still searched for.
     #[inline]
-    #[must_use]
-    pub fn has_orphans(&self) -> bool {
-        self.repair.has_orphans()
+    fn sample_producer_position(&mut self) -> i64 {
+        self.producer_position = believed_producer_position(&self.log, self.producer_position, self.limit);
+        self.producer_position
     }
 
-    /// One bounded step of the search. `holder` says whether a live publisher may be at a position.
-    pub fn repair_orphans(&mut self, holder: impl Fn(i64, i64) -> Holder) -> Repairs {
-        let view = self.repair_view();
-        self.repair.repair_orphans(&self.log, &view, holder)
+    fn repair(&self) -> &PublicationRepair {
+        &self.repair
+    }
+
+    fn repair_parts(&mut self) -> RepairParts<'_> {
+        let sent = self.sent_position();
+        RepairParts {
+            log: &self.log,
+            view: RepairView {
+                consumer_position: sent,
+                producer_position: self.producer_position,
+                is_draining: self.state == State::Draining,
+            },
+            // What lies before the sender's position was committed whole.
+            open_from: sent.max(self.clean_position),
+            repair: &mut self.repair,
+        }
     }
 }
 

@@ -35,7 +35,7 @@ use fulmar_media_driver::stream::image_receiver::{
     DataOutcome, FeedbackSink, ImageParts, ImageReceiver, ImageReceiverCounters,
 };
 use fulmar_media_driver::stream::image_shared::ImageShared;
-use fulmar_media_driver::stream::ipc_publication::PositionCounter;
+use fulmar_media_driver::stream::position_counter::PositionCounter;
 use fulmar_media_driver::stream::subscribers::{LinkId, Subscriber};
 
 pub const TERM_LENGTH: i32 = 64 * 1024;

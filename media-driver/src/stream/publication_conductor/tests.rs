@@ -7,6 +7,7 @@ use super::*;
 use crate::DriverSettings;
 use crate::protocol::untethered::Tether;
 use crate::stream::fixtures::{INITIAL_TERM, MS, SESSION, TERM, at, counter, log_at, shape};
+use crate::stream::publication_repair::Holder;
 use crate::stream::publication_shared::Receivers;
 use crate::stream::subscribers::LinkId;
 
@@ -112,7 +113,7 @@ impl Fixture {
     }
 
     fn close(&mut self) {
-        assert_eq!(self.publication.remove_reference(|_| true), 1);
+        assert_eq!(self.publication.remove_references(&|_| true), 1);
     }
 
     fn is_connected(&self) -> bool {
@@ -281,7 +282,7 @@ fn unsent_data_is_waited_for_while_somebody_takes_it() {
     assert!(!fixture.shared.is_end_of_stream());
     assert_eq!(fixture.publication.on_timer(at(MS)), LifeCycle::Stuck(1056));
     assert!(
-        !fixture.publication.unblock_at(1056, |_, _| Holder::Unknown),
+        !fixture.publication.unblock_at(1056, &|_, _| Holder::Unknown),
         "what is committed is not touched"
     );
     fixture.sent(end);
@@ -393,10 +394,10 @@ fn a_publisher_that_died_in_a_claim_is_unblocked_at_the_senders_position() {
         .check_blocked(at(15_000 * MS + 1), 15_000 * MS);
     assert_eq!(stuck, Some(1056));
     assert!(
-        !fixture.publication.unblock_at(1056, |_, _| Holder::Live),
+        !fixture.publication.unblock_at(1056, &|_, _| Holder::Live),
         "a live publisher is waited for"
     );
-    assert!(fixture.publication.unblock_at(1056, |_, _| Holder::Unknown));
+    assert!(fixture.publication.unblock_at(1056, &|_, _| Holder::Unknown));
     let padded = fulmar::log::scan_datagram(fixture.publication.log.term(0), 1056, 1408);
     assert_eq!((padded.length, padded.padding), (32, 1024));
 }
