@@ -1,12 +1,14 @@
 //! Sending, receiving and waiting allocate nothing: every allocation of this thread is counted.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../transport/tests/counting/mod.rs"]
+mod counting;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use counting::allocations;
 use fulmar::agent::IdleMode;
 use fulmar::agent::doorbell::DOORBELL_LENGTH;
 use fulmar::log::Payload;
@@ -16,47 +18,6 @@ use fulmar_media_driver::io::{
     FaultNetwork, FaultRules, Network, ReceiveBatch, SendBatch, SendEntry, SocketRole, SocketSpec,
     SystemNetwork, Waiting,
 };
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // Gone only while the thread ends, when nothing is measured any more.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: everything is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: as the trait demands of the caller.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: as the trait demands of the caller.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the pointer came from `System`, through the methods above and below.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    // SAFETY: as the trait demands of the caller.
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, length: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `realloc`; the pointer came from `System`.
-        unsafe { System.realloc(pointer, layout, length) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
 
 fn passes_allocate_nothing(network: &dyn Network) {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -2,10 +2,10 @@
 //! session asked for and expired.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+#[path = "../../transport/tests/counting/mod.rs"]
+mod counting;
 mod receiver_support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -22,35 +22,8 @@ use fulmar_media_driver::network_counters::NetworkCounters;
 use fulmar_media_driver::protocol::connections::FeedbackRule;
 use fulmar_media_driver::receiver::{ReceiverAgent, ReceiverParts};
 
+use counting::allocations;
 use receiver_support::*;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged; counting touches a thread-local without
-// destructor and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations() -> usize {
-    ALLOCATIONS.with(Cell::get)
-}
 
 /// The next datagram, in memory that is there.
 #[derive(Debug)]

@@ -1,10 +1,12 @@
 //! A send pass allocates nothing: every allocation of this thread is counted.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../transport/tests/counting/mod.rs"]
+mod counting;
+
 use std::net::SocketAddr;
 
+use counting::allocations;
 use fulmar::agent::{Agent, Doorbell};
 use fulmar::counters::Counter;
 use fulmar::counters::layout::VALUE_LENGTH;
@@ -29,47 +31,6 @@ use fulmar_media_driver::stream::publication_sender::{
     PublicationParts, PublicationSender, SenderCounters, SenderLimits, SenderTraits,
 };
 use fulmar_media_driver::stream::publication_shared::PublicationShared;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // Gone only while the thread ends, when nothing is measured any more.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: everything is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: as the trait demands of the caller.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: as the trait demands of the caller.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the pointer came from `System`, through the methods above and below.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    // SAFETY: as the trait demands of the caller.
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, length: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `realloc`; the pointer came from `System`.
-        unsafe { System.realloc(pointer, layout, length) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
 
 const TERM: i32 = 65_536;
 const FRAME: i64 = 1056;
