@@ -19,7 +19,7 @@ pub mod to_receiver;
 pub mod to_sender;
 
 pub use to_conductor::{NetworkEvent, ResolveTarget, SetupSeen};
-pub use to_receiver::ReceiverCommand;
+pub use to_receiver::{EndpointCommand, ReceiverCommand};
 pub use to_sender::SenderCommand;
 
 /// Entries of each queue between two agents.

@@ -13,7 +13,7 @@ use fulmar::uri::TimestampOffset;
 use fulmar::wire::{Rttm, Setup, StatusMessage};
 use fulmar_media_driver::DriverSettings;
 use fulmar_media_driver::commands::{
-    EndpointId, Lane, NetworkEvent, ReceiverCommand, ResolveTarget, SetupSeen, TransportId,
+    EndpointCommand, EndpointId, Lane, NetworkEvent, ReceiverCommand, ResolveTarget, SetupSeen, TransportId,
 };
 use fulmar_media_driver::media::receive_destination::{DestinationParts, ReceiveDestination};
 use fulmar_media_driver::media::receive_endpoint::{ReceiveEndpoint, ReceiveEndpointParts};
@@ -141,11 +141,7 @@ impl Rig {
     }
 
     fn subscribe(&mut self, session_id: Option<SessionId>) {
-        self.command(ReceiverCommand::AddSubscription {
-            endpoint: ENDPOINT,
-            stream_id: STREAM,
-            session_id,
-        });
+        self.command(EndpointCommand::AddSubscription(STREAM, session_id).at(ENDPOINT));
     }
 
     fn work(&mut self) -> usize {
@@ -191,10 +187,7 @@ impl Rig {
             ..Options::default()
         });
         let TestImage { receiver, .. } = image;
-        self.command(ReceiverCommand::AddImage {
-            endpoint: ENDPOINT,
-            image: Box::new(receiver),
-        });
+        self.command(EndpointCommand::AddImage(Box::new(receiver)).at(ENDPOINT));
         TestImage {
             receiver: TestImage::plain().receiver,
             ..image
@@ -279,11 +272,7 @@ fn a_setup_asks_for_an_image_once_and_again_after_a_failure() {
     rig.receive(frame(0, &[1; 32]));
     assert_eq!(rig.events().len(), 0);
     assert_eq!(rig.far.take(), []);
-    rig.command(ReceiverCommand::InitFailed {
-        endpoint: ENDPOINT,
-        session_id: SESSION,
-        stream_id: STREAM,
-    });
+    rig.command(EndpointCommand::InitFailed(STREAM, SESSION).at(ENDPOINT));
     rig.receive(setup(128).encode().to_vec());
     rig.seen();
 }
@@ -389,20 +378,13 @@ fn a_removed_image_comes_back_and_its_session_cools_down_until_told() {
     rig.seen();
     rig.add_image();
     rig.far.take();
-    rig.command(ReceiverCommand::RemoveImage {
-        endpoint: ENDPOINT,
-        correlation_id: RegistrationId(9),
-    });
+    rig.command(EndpointCommand::RemoveImage(RegistrationId(9)).at(ENDPOINT));
     let events = rig.events();
     assert!(matches!(&events[..], [NetworkEvent::ImageReleased(image)] if image.session_id() == SESSION));
     rig.receive(setup(0).encode().to_vec());
     rig.receive(frame(0, &[1; 32]));
     assert_eq!((rig.events().len(), rig.far.take().len()), (0, 0));
-    rig.command(ReceiverCommand::RemoveCoolDown {
-        endpoint: ENDPOINT,
-        session_id: SESSION,
-        stream_id: STREAM,
-    });
+    rig.command(EndpointCommand::RemoveCoolDown(STREAM, SESSION).at(ENDPOINT));
     rig.receive(setup(0).encode().to_vec());
     rig.seen();
 }
@@ -412,11 +394,7 @@ fn an_image_that_nobody_wants_any_more_comes_back_at_once() {
     let mut rig = Rig::subscribed();
     rig.receive(setup(0).encode().to_vec());
     rig.seen();
-    rig.command(ReceiverCommand::RemoveSubscription {
-        endpoint: ENDPOINT,
-        stream_id: STREAM,
-        session_id: None,
-    });
+    rig.command(EndpointCommand::RemoveSubscription(STREAM, None).at(ENDPOINT));
     rig.add_image();
     assert!(matches!(&rig.events()[..], [NetworkEvent::ImageReleased(_)]));
 }
@@ -429,11 +407,7 @@ fn an_image_that_drains_without_subscription_still_says_that_it_leaves() {
     let mut image = rig.add_image();
     rig.receive(heartbeat(0, 0xC0));
     rig.far.take();
-    rig.command(ReceiverCommand::RemoveSubscription {
-        endpoint: ENDPOINT,
-        stream_id: STREAM,
-        session_id: None,
-    });
+    rig.command(EndpointCommand::RemoveSubscription(STREAM, None).at(ENDPOINT));
     image.conductor.unlink(|_| true);
     image.conductor.on_timer(image.now);
     rig.work();
@@ -544,34 +518,28 @@ fn destinations_are_asked_answered_and_given_back() {
         (4, FeedbackRule::Control(Some(control)), &second),
     ] {
         let destination = destination(TransportId(id), feedback, far, &Shape::default(), rig.now);
-        rig.command(ReceiverCommand::AddDestination {
-            endpoint: ENDPOINT,
-            destination: Box::new(destination),
-        });
+        rig.command(EndpointCommand::AddDestination(Box::new(destination)).at(ENDPOINT));
     }
     assert_eq!(first.take(), []);
     assert_eq!(second.take().len(), 1, "the control address is asked at once");
     second.put(source(), setup(0).encode().to_vec());
     rig.work();
     assert_eq!(rig.seen().transport.id, TransportId(4));
-    rig.command(ReceiverCommand::RemoveDestination {
-        endpoint: ENDPOINT,
-        transport: TransportId(3),
-    });
+    rig.command(EndpointCommand::RemoveDestination(TransportId(3)).at(ENDPOINT));
     let events = rig.events();
     assert!(
         matches!(&events[..], [NetworkEvent::DestinationReleased(destination)] if destination.id() == TransportId(3))
     );
-    rig.command(ReceiverCommand::AddDestination {
-        endpoint: EndpointId(66),
-        destination: Box::new(destination(
+    rig.command(
+        EndpointCommand::AddDestination(Box::new(destination(
             TransportId(5),
             FeedbackRule::Source,
             &first,
             &Shape::default(),
             rig.now,
-        )),
-    });
+        )))
+        .at(EndpointId(66)),
+    );
     assert!(matches!(
         &rig.events()[..],
         [NetworkEvent::DestinationReleased(_)]
@@ -594,10 +562,7 @@ fn two_destinations_with_the_same_session_feed_one_image() {
             &Shape::default(),
             rig.now,
         );
-        rig.command(ReceiverCommand::AddDestination {
-            endpoint: ENDPOINT,
-            destination: Box::new(destination),
-        });
+        rig.command(EndpointCommand::AddDestination(Box::new(destination)).at(ENDPOINT));
     }
     fars[0].put(source(), setup(0).encode().to_vec());
     rig.work();
@@ -640,11 +605,7 @@ fn a_silent_control_name_is_looked_up_again_and_its_answer_used() {
     };
     assert_eq!(*target, expected);
     rig.far.take();
-    rig.command(ReceiverCommand::Resolved {
-        endpoint: ENDPOINT,
-        transport: TransportId::OWN,
-        address: address(8, 900),
-    });
+    rig.command(EndpointCommand::Resolved(TransportId::OWN, address(8, 900)).at(ENDPOINT));
     rig.pass_time(SECOND);
     assert_eq!(rig.status_messages()[0].0, address(8, 900));
     rig.receive(frame(0, &[1; 32]));
@@ -664,11 +625,7 @@ fn a_group_has_no_name_to_look_up_and_keeps_its_address() {
     rig.subscribe(None);
     rig.pass_time(60 * SECOND);
     assert_eq!(rig.events().len(), 0);
-    rig.command(ReceiverCommand::Resolved {
-        endpoint: ENDPOINT,
-        transport: TransportId::OWN,
-        address: address(8, 900),
-    });
+    rig.command(EndpointCommand::Resolved(TransportId::OWN, address(8, 900)).at(ENDPOINT));
     rig.receive(frame(0, &[1; 32]));
     assert_eq!(rig.status_messages()[0].0, group);
 }
@@ -681,11 +638,7 @@ fn a_response_channel_asks_for_the_setup_of_its_session() {
         ..Shape::default()
     });
     rig.far.take();
-    rig.command(ReceiverCommand::RequestSetup {
-        endpoint: ENDPOINT,
-        stream_id: StreamId(5),
-        session_id: SessionId(6),
-    });
+    rig.command(EndpointCommand::RequestSetup(StreamId(5), SessionId(6)).at(ENDPOINT));
     let [(to, message)] = rig.status_messages()[..] else {
         panic!("one status message");
     };
@@ -737,10 +690,7 @@ fn a_flood_of_setups_is_bounded_by_the_number_of_images() {
     rig.add_image();
     rig.receive(of_session(setup(0).encode().to_vec(), 5));
     assert_eq!(rig.events().len(), 0, "there are as many images as there may be");
-    rig.command(ReceiverCommand::RemoveImage {
-        endpoint: ENDPOINT,
-        correlation_id: RegistrationId(9),
-    });
+    rig.command(EndpointCommand::RemoveImage(RegistrationId(9)).at(ENDPOINT));
     rig.events();
     rig.receive(of_session(setup(0).encode().to_vec(), 5));
     rig.seen();
@@ -790,10 +740,7 @@ fn what_the_conductor_must_get_waits_while_its_queue_is_full() {
         };
         assert!(rig.events.offer(filler).is_ok());
     }
-    rig.command(ReceiverCommand::RemoveImage {
-        endpoint: ENDPOINT,
-        correlation_id: RegistrationId(9),
-    });
+    rig.command(EndpointCommand::RemoveImage(RegistrationId(9)).at(ENDPOINT));
     assert!(rig.count(SystemCounter::ConductorProxyFails) > 0);
     rig.events();
     rig.work();

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use fulmar::agent::{Agent, Doorbell};
 use fulmar::time::{EpochMs, NanoTime, Now};
 use fulmar_media_driver::DriverSettings;
-use fulmar_media_driver::commands::{EndpointId, Lane, NetworkEvent, ReceiverCommand, TransportId};
+use fulmar_media_driver::commands::{
+    EndpointCommand, EndpointId, Lane, NetworkEvent, ReceiverCommand, TransportId,
+};
 use fulmar_media_driver::io::{
     Filled, IoError, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendOutcome, UdpSocket,
 };
@@ -135,15 +137,8 @@ fn ten_thousand_duty_cycles_take_no_memory() {
         },
         now,
     );
-    let subscription = ReceiverCommand::AddSubscription {
-        endpoint: EndpointId(1),
-        stream_id: STREAM,
-        session_id: None,
-    };
-    let added = ReceiverCommand::AddImage {
-        endpoint: EndpointId(1),
-        image: Box::new(receiver),
-    };
+    let subscription = EndpointCommand::AddSubscription(STREAM, None).at(EndpointId(1));
+    let added = EndpointCommand::AddImage(Box::new(receiver)).at(EndpointId(1));
     for command in [
         ReceiverCommand::AddEndpoint(Box::new(endpoint)),
         subscription,

@@ -52,15 +52,15 @@ pub struct SetupSeen {
 /// What the network agents tell the conductor. Boxes travel back to be dropped off the network threads.
 #[derive(Debug)]
 pub enum NetworkEvent {
-    /// An image is wanted. Answered with [`super::ReceiverCommand::AddImage`] or
-    /// [`super::ReceiverCommand::InitFailed`], in any case: until then the session is not looked at again.
+    /// An image is wanted. Answered with [`super::EndpointCommand::AddImage`] or
+    /// [`super::EndpointCommand::InitFailed`], in any case: until then the session is not looked at again.
     CreateImage(Box<SetupSeen>),
     /// Answers [`super::ReceiverCommand::RemoveEndpoint`].
     ReceiveEndpointClosed(Box<ReceiveEndpoint>),
-    /// Answers [`super::ReceiverCommand::RemoveImage`], and [`super::ReceiverCommand::AddImage`] of a session that nobody
+    /// Answers [`super::EndpointCommand::RemoveImage`], and [`super::EndpointCommand::AddImage`] of a session that nobody
     /// wants any more.
     ImageReleased(Box<ImageReceiver>),
-    /// Answers [`super::ReceiverCommand::RemoveDestination`], and [`super::ReceiverCommand::AddDestination`] to an
+    /// Answers [`super::EndpointCommand::RemoveDestination`], and [`super::EndpointCommand::AddDestination`] to an
     /// endpoint that is gone.
     DestinationReleased(Box<ReceiveDestination>),
     /// Answers [`super::SenderCommand::RemoveEndpoint`].

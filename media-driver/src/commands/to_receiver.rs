@@ -19,87 +19,40 @@ pub enum ReceiverCommand {
     /// An endpoint to give back: answered with [`super::NetworkEvent::ReceiveEndpointClosed`]. Images that it still has
     /// travel inside it.
     RemoveEndpoint(EndpointId),
-    /// Sessions to take.
-    AddSubscription {
-        /// Where.
-        endpoint: EndpointId,
-        /// The stream.
-        stream_id: StreamId,
-        /// The only session; `None` for all.
-        session_id: Option<SessionId>,
-    },
+    /// Something for one endpoint.
+    ToEndpoint(EndpointId, EndpointCommand),
+}
+
+/// What an endpoint of the receiver is told.
+#[derive(Debug)]
+pub enum EndpointCommand {
+    /// Sessions of a stream to take: the only one, or `None` for all.
+    AddSubscription(StreamId, Option<SessionId>),
     /// Sessions to take no longer. The conductor keeps count: this comes with the last subscription of its kind.
-    RemoveSubscription {
-        /// Where.
-        endpoint: EndpointId,
-        /// The stream.
-        stream_id: StreamId,
-        /// The session; `None` for the subscription to all.
-        session_id: Option<SessionId>,
-    },
-    /// The image that a [`super::NetworkEvent::CreateImage`] asked for.
-    AddImage {
-        /// Where.
-        endpoint: EndpointId,
-        /// The receiver's half.
-        image: Box<ImageReceiver>,
-    },
-    /// An image to give back: answered with [`super::NetworkEvent::ImageReleased`]. Unless its stream ended, data of its
-    /// session is ignored until [`Self::RemoveCoolDown`].
-    RemoveImage {
-        /// Where.
-        endpoint: EndpointId,
-        /// Which.
-        correlation_id: RegistrationId,
-    },
+    RemoveSubscription(StreamId, Option<SessionId>),
+    /// The image that a [`super::NetworkEvent::CreateImage`] asked for: its receiver's half.
+    AddImage(Box<ImageReceiver>),
+    /// The correlation id of an image to give back: answered with [`super::NetworkEvent::ImageReleased`]. Unless its
+    /// stream ended, data of its session is ignored until [`Self::RemoveCoolDown`].
+    RemoveImage(RegistrationId),
     /// A session whose image went away may be taken again.
-    RemoveCoolDown {
-        /// Where.
-        endpoint: EndpointId,
-        /// The session.
-        session_id: SessionId,
-        /// Its stream.
-        stream_id: StreamId,
-    },
+    RemoveCoolDown(StreamId, SessionId),
     /// The image that was asked for will not come: the next SETUP may ask again.
-    InitFailed {
-        /// Where.
-        endpoint: EndpointId,
-        /// The session.
-        session_id: SessionId,
-        /// Its stream.
-        stream_id: StreamId,
-    },
-    /// A source of a subscription under manual control.
-    AddDestination {
-        /// Where.
-        endpoint: EndpointId,
-        /// The source, with its socket.
-        destination: Box<ReceiveDestination>,
-    },
+    InitFailed(StreamId, SessionId),
+    /// A source of a subscription under manual control, with its socket.
+    AddDestination(Box<ReceiveDestination>),
     /// A source to give back: answered with [`super::NetworkEvent::DestinationReleased`].
-    RemoveDestination {
-        /// Where.
-        endpoint: EndpointId,
-        /// Which.
-        transport: TransportId,
-    },
+    RemoveDestination(TransportId),
     /// Asks the control address of a response channel for the SETUP of its session (wire protocol 7 step 5).
-    RequestSetup {
-        /// Where.
-        endpoint: EndpointId,
-        /// The stream.
-        stream_id: StreamId,
-        /// The session.
-        session_id: SessionId,
-    },
-    /// The name of an explicit control address was looked up again.
-    Resolved {
-        /// Where.
-        endpoint: EndpointId,
-        /// Which transport's.
-        transport: TransportId,
-        /// What it means now.
-        address: SocketAddr,
-    },
+    RequestSetup(StreamId, SessionId),
+    /// The name of a transport's explicit control address was looked up again, and means this now.
+    Resolved(TransportId, SocketAddr),
+}
+
+impl EndpointCommand {
+    /// Addressed to an endpoint.
+    #[must_use]
+    pub fn at(self, endpoint: EndpointId) -> ReceiverCommand {
+        ReceiverCommand::ToEndpoint(endpoint, self)
+    }
 }

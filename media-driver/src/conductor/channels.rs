@@ -10,7 +10,7 @@ use fulmar::id::{ClientId, RegistrationId, StreamId};
 
 use super::agent::Conductor;
 use super::services::CommandFailure;
-use crate::commands::{ReceiverCommand, Resolve, ResolveTarget, ResourceCommand, SenderCommand};
+use crate::commands::{EndpointCommand, Resolve, ResolveTarget, ResourceCommand, SenderCommand};
 use crate::config::{PublicationParams, SubscriptionParams};
 use crate::media::interface::Family;
 use crate::media::resolver::{NameRequest, NameUse, Resolution};
@@ -258,11 +258,8 @@ impl Conductor {
                 address,
             }),
             ResolveTarget::ReceiveTransport { endpoint, transport } => {
-                self.receiver.send(ReceiverCommand::Resolved {
-                    endpoint,
-                    transport,
-                    address,
-                });
+                self.receiver
+                    .send(EndpointCommand::Resolved(transport, address).at(endpoint));
             }
         }
     }

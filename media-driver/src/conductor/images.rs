@@ -19,7 +19,7 @@ use super::services::{CommandFailure, CounterSpec};
 use super::sources::{self, Identity, Source};
 use super::subscriptions::SubscriptionLink;
 use crate::commands::{
-    CreateLog, CreatedLog, EndpointId, ReceiverCommand, ResourceCommand, ResourceError, SetupSeen,
+    CreateLog, CreatedLog, EndpointCommand, EndpointId, ResourceCommand, ResourceError, SetupSeen,
 };
 use crate::config::{SubscriptionParams, UntetheredTimeouts};
 use crate::protocol::congestion::{CongestionControl, CubicSettings};
@@ -114,11 +114,8 @@ impl Conductor {
     }
 
     fn image_failed(&mut self, seen: &SetupSeen) {
-        self.receiver.send(ReceiverCommand::InitFailed {
-            endpoint: seen.endpoint,
-            session_id: seen.setup.session_id,
-            stream_id: seen.setup.stream_id,
-        });
+        self.receiver
+            .send(EndpointCommand::InitFailed(seen.setup.stream_id, seen.setup.session_id).at(seen.endpoint));
         self.release_receive_endpoint(seen.endpoint);
     }
 
@@ -394,10 +391,8 @@ impl Conductor {
                 image.half.supersede();
             }
         }
-        self.receiver.send(ReceiverCommand::AddImage {
-            endpoint: endpoint_id,
-            image: Box::new(receiver),
-        });
+        self.receiver
+            .send(EndpointCommand::AddImage(Box::new(receiver)).at(endpoint_id));
         let mut image = NetworkImage {
             half,
             wants_response: setup.flags & FLAG_SEND_RESPONSE != 0,
@@ -626,16 +621,12 @@ impl Conductor {
             ImageEvent::Draining => self.receiver.ring(),
             ImageEvent::Linger => {
                 let half = &image.half;
-                self.receiver.send(ReceiverCommand::RemoveImage {
-                    endpoint: half.endpoint,
-                    correlation_id: half.correlation_id,
-                });
+                self.receiver
+                    .send(EndpointCommand::RemoveImage(half.correlation_id).at(half.endpoint));
                 if half.rejoin {
-                    self.receiver.send(ReceiverCommand::RemoveCoolDown {
-                        endpoint: half.endpoint,
-                        session_id: half.session_id,
-                        stream_id: half.stream_id,
-                    });
+                    self.receiver.send(
+                        EndpointCommand::RemoveCoolDown(half.stream_id, half.session_id).at(half.endpoint),
+                    );
                 }
                 sources::end_images(&mut self.services, &self.links, image);
             }

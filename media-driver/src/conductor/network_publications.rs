@@ -17,7 +17,7 @@ use super::publications::{Found, NetworkPart, PendingPublication};
 use super::services::{CommandFailure, CounterSpec};
 use super::sources::{self, Identity, LOCAL_SOURCE_IDENTITY, Source};
 use super::subscriptions::LinkKind;
-use crate::commands::{CreatedLog, EndpointId, ReceiverCommand, SenderCommand};
+use crate::commands::{CreatedLog, EndpointCommand, EndpointId, SenderCommand};
 use crate::config::{PublicationParams, UntetheredTimeouts};
 use crate::media::udp_channel::UdpChannel;
 use crate::protocol::flow_control::FlowControl;
@@ -401,11 +401,8 @@ impl Conductor {
             self.remove_interest(&link);
         }
         if let Some(endpoint) = link.kind.endpoint() {
-            self.receiver.send(ReceiverCommand::RequestSetup {
-                endpoint,
-                stream_id: link.stream_id,
-                session_id,
-            });
+            self.receiver
+                .send(EndpointCommand::RequestSetup(link.stream_id, session_id).at(endpoint));
         }
     }
 

@@ -15,7 +15,7 @@ use super::endpoints::{
 };
 use super::services::CommandFailure;
 use super::subscriptions::{LinkKind, SubscriptionLink};
-use crate::commands::{EndpointId, ReceiverCommand, TransportId};
+use crate::commands::{EndpointCommand, EndpointId, ReceiverCommand, TransportId};
 use crate::config::SubscriptionParams;
 use crate::io::{Join, SocketRole, SocketSpec};
 use crate::media::receive_destination::{DestinationParts, ReceiveDestination};
@@ -279,10 +279,8 @@ impl Conductor {
                 is_closing: false,
             });
         }
-        self.receiver.send(ReceiverCommand::AddDestination {
-            endpoint: endpoint_id,
-            destination: Box::new(transport),
-        });
+        self.receiver
+            .send(EndpointCommand::AddDestination(Box::new(transport)).at(endpoint_id));
         Ok(())
     }
 
@@ -308,10 +306,8 @@ impl Conductor {
             transport.is_closing = true;
             transport.address.close();
             let transport = transport.id;
-            self.receiver.send(ReceiverCommand::RemoveDestination {
-                endpoint: endpoint_id,
-                transport,
-            });
+            self.receiver
+                .send(EndpointCommand::RemoveDestination(transport).at(endpoint_id));
         }
     }
 
@@ -375,11 +371,8 @@ impl Conductor {
         if let Some((endpoint, stream_id, session_id)) = interest_of(link)
             && !self.has_interest(endpoint, stream_id, session_id)
         {
-            self.receiver.send(ReceiverCommand::AddSubscription {
-                endpoint,
-                stream_id,
-                session_id,
-            });
+            self.receiver
+                .send(EndpointCommand::AddSubscription(stream_id, session_id).at(endpoint));
         }
     }
 
@@ -388,11 +381,8 @@ impl Conductor {
         if let Some((endpoint, stream_id, session_id)) = interest_of(link)
             && !self.has_interest(endpoint, stream_id, session_id)
         {
-            self.receiver.send(ReceiverCommand::RemoveSubscription {
-                endpoint,
-                stream_id,
-                session_id,
-            });
+            self.receiver
+                .send(EndpointCommand::RemoveSubscription(stream_id, session_id).at(endpoint));
         }
     }
 

@@ -11,7 +11,7 @@ use fulmar::time::{NanoTime, Now};
 
 use super::routes::Routes;
 use crate::commands::{
-    EndpointId, Lane, NetworkEvent, ReceiverCommand, ResolveTarget, SetupSeen, TransportId,
+    EndpointCommand, EndpointId, Lane, NetworkEvent, ReceiverCommand, ResolveTarget, SetupSeen, TransportId,
 };
 use crate::config::DriverContext;
 use crate::io::{ReceiveBatch, Registration};
@@ -39,13 +39,10 @@ pub struct ReceiverParts {
 /// The agent that owns the sockets of subscriptions.
 pub struct ReceiverAgent {
     commands: Lane<ReceiverCommand>,
-    counters: NetworkCounters,
-    events: Events,
     registration: Option<Registration>,
     routes: Routes,
     batch: ReceiveBatch,
-    outbox: Outbox,
-    scratch: Box<[u8]>,
+    shared: Shared,
     re_resolution_interval_ns: i64,
     re_resolution_deadline: NanoTime,
     deadline: NanoTime,
@@ -73,19 +70,21 @@ impl ReceiverAgent {
         let interval = context.driver_reresolution_check_interval_ns;
         Self {
             commands,
-            events: Events {
-                lane: events,
-                waiting: VecDeque::new(),
-                counters: counters.clone(),
-                images: 0,
-                images_max: context.receiver_images_max as usize,
-            },
-            counters,
             registration,
             routes: Routes::default(),
             batch: ReceiveBatch::new(context.receiver_io_vector_capacity as usize),
-            outbox: Outbox::new(),
-            scratch: vec![0; ReceiveBatch::BUFFER_LENGTH].into_boxed_slice(),
+            shared: Shared {
+                events: Events {
+                    lane: events,
+                    waiting: VecDeque::new(),
+                    counters: counters.clone(),
+                    images: 0,
+                    images_max: context.receiver_images_max as usize,
+                },
+                counters,
+                outbox: Outbox::new(),
+                scratch: vec![0; ReceiveBatch::BUFFER_LENGTH].into_boxed_slice(),
+            },
             re_resolution_interval_ns: interval,
             re_resolution_deadline: now.plus_nanos(interval),
             deadline: now,
@@ -99,129 +98,71 @@ impl ReceiverAgent {
     }
 
     fn on_command(&mut self, command: ReceiverCommand, now: Now) {
-        let Self {
-            counters,
-            events,
-            routes,
-            outbox,
-            scratch,
-            registration,
-            ..
-        } = self;
-        let mut cx = ReceiveContext {
-            now: now.nanos,
-            epoch_ns: epoch_ns(now),
-            counters,
-            events,
-            outbox,
-            scratch,
-        };
         match command {
             ReceiverCommand::AddEndpoint(mut endpoint) => {
-                if let Some(registration) = registration {
+                let mut cx = self.shared.context(now);
+                if let Some(registration) = &self.registration {
                     endpoint.register(registration, cx.events);
                 }
                 endpoint.on_added(&mut cx);
-                let replaced = routes.add(endpoint);
+                let replaced = self.routes.add(endpoint);
                 debug_assert!(replaced.is_none(), "ids of endpoints are not used again");
             }
-            ReceiverCommand::AddSubscription {
-                endpoint,
-                stream_id,
-                session_id,
-            } => {
-                if let Some(endpoint) = routes.get_mut(endpoint) {
-                    endpoint.add_subscription(&mut cx, stream_id, session_id);
-                }
-            }
-            ReceiverCommand::RemoveSubscription {
-                endpoint,
-                stream_id,
-                session_id,
-            } => {
-                if let Some(endpoint) = routes.get_mut(endpoint) {
-                    endpoint.remove_subscription(stream_id, session_id);
-                }
-            }
-            ReceiverCommand::RequestSetup {
-                endpoint,
-                stream_id,
-                session_id,
-            } => {
-                if let Some(endpoint) = routes.get_mut(endpoint) {
-                    endpoint.request_setup(&mut cx, stream_id, session_id);
-                }
-            }
-            ReceiverCommand::RemoveCoolDown {
-                endpoint,
-                session_id,
-                stream_id,
-            } => {
-                if let Some(endpoint) = routes.get_mut(endpoint) {
-                    endpoint.remove_cool_down(stream_id, session_id);
-                }
-            }
-            ReceiverCommand::InitFailed {
-                endpoint,
-                session_id,
-                stream_id,
-            } => {
-                if let Some(endpoint) = routes.get_mut(endpoint) {
-                    endpoint.init_failed(stream_id, session_id);
-                }
-            }
-            ReceiverCommand::Resolved {
-                endpoint,
-                transport,
-                address,
-            } => {
-                if let Some(endpoint) = routes.get_mut(endpoint)
-                    && endpoint.resolved(transport, address)
-                {
-                    counters.add_shared(SystemCounter::ResolutionChanges, 1);
-                }
-            }
-            ReceiverCommand::AddDestination {
-                endpoint,
-                destination,
-            } => match routes.get_mut(endpoint) {
-                Some(endpoint) => endpoint.add_destination(&mut cx, *destination, registration.as_ref()),
-                None => events.push(NetworkEvent::DestinationReleased(destination)),
-            },
-            ReceiverCommand::RemoveDestination { endpoint, transport } => {
-                let removed = routes
-                    .get_mut(endpoint)
-                    .and_then(|endpoint| endpoint.remove_destination(transport));
-                if let Some(destination) = removed {
-                    events.push(NetworkEvent::DestinationReleased(Box::new(destination)));
-                }
-            }
-            ReceiverCommand::AddImage { endpoint, image } => {
-                let refused = match routes.get_mut(endpoint) {
-                    Some(endpoint) => endpoint.add_image(image).err(),
-                    None => Some(image),
-                };
-                match refused {
-                    Some(image) => events.push(NetworkEvent::ImageReleased(image)),
-                    None => events.images += 1,
-                }
-            }
-            ReceiverCommand::RemoveImage {
-                endpoint,
-                correlation_id,
-            } => {
-                let removed = routes
-                    .get_mut(endpoint)
-                    .and_then(|endpoint| endpoint.remove_image(correlation_id));
-                if let Some(image) = removed {
-                    events.images = events.images.saturating_sub(1);
-                    events.push(NetworkEvent::ImageReleased(image));
-                }
-            }
             ReceiverCommand::RemoveEndpoint(id) => {
-                if let Some(endpoint) = routes.remove(id) {
+                if let Some(endpoint) = self.routes.remove(id) {
+                    let events = &mut self.shared.events;
                     events.images = events.images.saturating_sub(endpoint.image_count());
                     events.push(NetworkEvent::ReceiveEndpointClosed(endpoint));
+                }
+            }
+            ReceiverCommand::ToEndpoint(id, command) => self.on_endpoint_command(id, command, now),
+        }
+    }
+
+    fn on_endpoint_command(&mut self, id: EndpointId, command: EndpointCommand, now: Now) {
+        let shared = &mut self.shared;
+        let Some(endpoint) = self.routes.get_mut(id) else {
+            shared.events.give_back(command);
+            return;
+        };
+        match command {
+            EndpointCommand::AddSubscription(stream_id, session_id) => {
+                endpoint.add_subscription(&mut shared.context(now), stream_id, session_id);
+            }
+            EndpointCommand::RemoveSubscription(stream_id, session_id) => {
+                endpoint.remove_subscription(stream_id, session_id);
+            }
+            EndpointCommand::RequestSetup(stream_id, session_id) => {
+                endpoint.request_setup(&mut shared.context(now), stream_id, session_id);
+            }
+            EndpointCommand::RemoveCoolDown(stream_id, session_id) => {
+                endpoint.remove_cool_down(stream_id, session_id);
+            }
+            EndpointCommand::InitFailed(stream_id, session_id) => endpoint.init_failed(stream_id, session_id),
+            EndpointCommand::Resolved(transport, address) => {
+                if endpoint.resolved(transport, address) {
+                    shared.counters.add_shared(SystemCounter::ResolutionChanges, 1);
+                }
+            }
+            EndpointCommand::AddDestination(destination) => {
+                endpoint.add_destination(&mut shared.context(now), *destination, self.registration.as_ref());
+            }
+            EndpointCommand::RemoveDestination(transport) => {
+                if let Some(destination) = endpoint.remove_destination(transport) {
+                    shared
+                        .events
+                        .push(NetworkEvent::DestinationReleased(Box::new(destination)));
+                }
+            }
+            EndpointCommand::AddImage(image) => match endpoint.add_image(image) {
+                Ok(()) => shared.events.images += 1,
+                Err(image) => shared.events.push(NetworkEvent::ImageReleased(image)),
+            },
+            EndpointCommand::RemoveImage(correlation_id) => {
+                if let Some(image) = endpoint.remove_image(correlation_id) {
+                    let events = &mut shared.events;
+                    events.images = events.images.saturating_sub(1);
+                    events.push(NetworkEvent::ImageReleased(image));
                 }
             }
         }
@@ -238,29 +179,13 @@ impl ReceiverAgent {
     }
 
     fn on_network(&mut self, now: Now) -> usize {
-        let Self {
-            counters,
-            events,
-            routes,
-            batch,
-            outbox,
-            scratch,
-            ..
-        } = self;
-        let mut cx = ReceiveContext {
-            now: now.nanos,
-            epoch_ns: epoch_ns(now),
-            counters,
-            events,
-            outbox,
-            scratch,
-        };
+        let mut cx = self.shared.context(now);
         let mut bytes = 0;
         let mut work = 0;
         let mut has_news = false;
         let mut deadline = NanoTime::never_after(now.nanos);
-        for endpoint in routes.round() {
-            bytes += endpoint.receive(&mut cx, batch);
+        for endpoint in self.routes.round() {
+            bytes += endpoint.receive(&mut cx, &mut self.batch);
             has_news |= endpoint.take_news();
             work += endpoint.send_pending(&mut cx);
             work += endpoint.on_timers(&mut cx);
@@ -268,7 +193,7 @@ impl ReceiverAgent {
         }
         if has_news {
             // The conductor follows what came in: it finds gaps, and opens the window for what was consumed.
-            events.lane.ring();
+            self.shared.events.lane.ring();
         }
         if bytes > 0 {
             work += 1;
@@ -283,7 +208,7 @@ impl ReceiverAgent {
         }
         self.re_resolution_deadline = now.plus_nanos(self.re_resolution_interval_ns);
         for endpoint in self.routes.round() {
-            endpoint.check_re_resolution(now, &mut self.events);
+            endpoint.check_re_resolution(now, &mut self.shared.events);
         }
         1
     }
@@ -295,7 +220,7 @@ impl Agent for ReceiverAgent {
     }
 
     fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
-        let mut work = self.events.deliver();
+        let mut work = self.shared.events.deliver();
         work += self.on_commands(now);
         work += self.on_network(now);
         work += self.check_re_resolution(now.nanos);
@@ -311,8 +236,25 @@ impl Agent for ReceiverAgent {
     }
 }
 
-fn epoch_ns(now: Now) -> i64 {
-    now.epoch.0.wrapping_mul(1_000_000)
+/// What all endpoints work with.
+struct Shared {
+    counters: NetworkCounters,
+    events: Events,
+    outbox: Outbox,
+    scratch: Box<[u8]>,
+}
+
+impl Shared {
+    fn context(&mut self, now: Now) -> ReceiveContext<'_> {
+        ReceiveContext {
+            now: now.nanos,
+            epoch_ns: now.epoch.0.wrapping_mul(1_000_000),
+            counters: &self.counters,
+            events: &mut self.events,
+            outbox: &mut self.outbox,
+            scratch: &mut self.scratch,
+        }
+    }
 }
 
 /// The way to the conductor. What has to arrive waits here while the lane is full.
@@ -328,6 +270,17 @@ impl Events {
     fn push(&mut self, event: NetworkEvent) {
         self.waiting.push_back(event);
         self.deliver();
+    }
+
+    /// The boxes of a command whose endpoint went meanwhile.
+    fn give_back(&mut self, command: EndpointCommand) {
+        match command {
+            EndpointCommand::AddImage(image) => self.push(NetworkEvent::ImageReleased(image)),
+            EndpointCommand::AddDestination(destination) => {
+                self.push(NetworkEvent::DestinationReleased(destination));
+            }
+            _ => {}
+        }
     }
 
     /// Moves what waits into the lane; returns how much.

@@ -56,8 +56,8 @@ pub enum ImageEvent {
     None,
     /// It began to drain.
     Draining,
-    /// It leaves the receiver ([`crate::commands::ReceiverCommand::RemoveImage`], and with `rejoin`
-    /// [`crate::commands::ReceiverCommand::RemoveCoolDown`]), and its subscribers are told that it is gone.
+    /// It leaves the receiver ([`crate::commands::EndpointCommand::RemoveImage`], and with `rejoin`
+    /// [`crate::commands::EndpointCommand::RemoveCoolDown`]), and its subscribers are told that it is gone.
     Linger,
     /// It can be freed, once the receiver's half has come back.
     Done,
