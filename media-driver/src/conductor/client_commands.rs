@@ -424,18 +424,17 @@ impl Conductor {
 }
 
 /// The channel of a command as text.
-pub(super) fn channel_text(channel: Text<'_>) -> Result<&str, CommandFailure> {
-    channel.to_str().map_err(|error| {
+/// The channel of a command, as text and taken apart.
+pub(super) fn parse_channel(channel: Text<'_>) -> Result<(&str, ChannelUri), CommandFailure> {
+    let text = channel.to_str().map_err(|error| {
         CommandFailure::new(
             ErrorCode::InvalidChannel,
             format!("invalid URI scheme or transport: the channel is no UTF-8 text: {error}"),
         )
-    })
-}
-
-/// The channel of a command, taken apart.
-pub(super) fn parse_channel(text: &str) -> Result<ChannelUri, CommandFailure> {
-    ChannelUri::parse(text).map_err(|error| CommandFailure::new(ErrorCode::InvalidChannel, error.to_string()))
+    })?;
+    let uri = ChannelUri::parse(text)
+        .map_err(|error| CommandFailure::new(ErrorCode::InvalidChannel, error.to_string()))?;
+    Ok((text, uri))
 }
 
 pub(super) fn unknown_publication(registration_id: RegistrationId) -> CommandFailure {

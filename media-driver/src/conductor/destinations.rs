@@ -9,7 +9,7 @@ use fulmar::uri::{ChannelUri, ControlMode, Role};
 
 use super::agent::Conductor;
 use super::channels::Wanted;
-use super::client_commands::{channel_text, parse_channel, unknown_publication, unknown_subscription};
+use super::client_commands::{parse_channel, unknown_publication, unknown_subscription};
 use super::endpoints::check_open;
 use super::services::CommandFailure;
 use super::sources;
@@ -18,6 +18,7 @@ use crate::commands::{EndpointId, SenderCommand};
 use crate::config::{ParamsError, SubscriptionParams};
 use crate::media::udp_channel::{ChannelSpec, UdpChannel};
 use crate::protocol::destinations::Destination;
+use crate::stream::subscribers::Subscriber;
 
 /// What belongs to the channel that has destinations, and not to one of them.
 const KEYS_OF_CHANNELS: [&str; 5] = [
@@ -40,9 +41,7 @@ impl Conductor {
         publication: RegistrationId,
         channel: Text<'_>,
     ) -> Result<(), CommandFailure> {
-        self.endpoint_of_publication(publication)?;
-        let text = channel_text(channel)?;
-        let uri = parse_channel(text)?;
+        let uri = self.send_destination(publication, channel)?;
         uri.check_role(Role::SendDestination)
             .map_err(|error| CommandFailure::from(ParamsError::from(error)))?;
         self.manual_send_endpoint(publication)?;
@@ -97,9 +96,7 @@ impl Conductor {
         publication: RegistrationId,
         channel: Text<'_>,
     ) -> Result<(), CommandFailure> {
-        self.endpoint_of_publication(publication)?;
-        let text = channel_text(channel)?;
-        let uri = parse_channel(text)?;
+        let uri = self.send_destination(publication, channel)?;
         self.manual_send_endpoint(publication)?;
         let spec = ChannelSpec::from_uri(&uri, Role::SendDestination)?;
         self.with_channel(header, spec, Wanted::NoSendDestination { publication })
@@ -145,6 +142,17 @@ impl Conductor {
         }
     }
 
+    /// What a command says about a destination: looked at first, once the publication is known.
+    fn send_destination(
+        &self,
+        publication: RegistrationId,
+        channel: Text<'_>,
+    ) -> Result<ChannelUri, CommandFailure> {
+        self.endpoint_of_publication(publication)?;
+        let (_, uri) = parse_channel(channel)?;
+        Ok(uri)
+    }
+
     fn endpoint_of_publication(&self, registration_id: RegistrationId) -> Result<EndpointId, CommandFailure> {
         self.network_publications
             .iter()
@@ -159,16 +167,8 @@ impl Conductor {
             return Err(unknown_publication(publication));
         };
         check_open(endpoint.is_closing, &endpoint.channel)?;
-        if endpoint.channel.is_manual() {
-            return Ok(id);
-        }
-        Err(CommandFailure::new(
-            ErrorCode::GenericError,
-            format!(
-                "destinations can only be added and removed with control-mode=manual: {}",
-                endpoint.channel.spec.uri
-            ),
-        ))
+        check_manual(&endpoint.channel, ErrorCode::GenericError)?;
+        Ok(id)
     }
 
     // Sources of subscriptions
@@ -189,8 +189,7 @@ impl Conductor {
             .filter(|link| link.registration_id == subscription)
             .count();
         check_count(sockets + links)?;
-        let text = channel_text(channel)?;
-        let uri = parse_channel(text)?;
+        let (text, uri) = parse_channel(channel)?;
         if !uri.is_ipc() {
             check_destination(&uri)?;
         }
@@ -257,8 +256,7 @@ impl Conductor {
         channel: Text<'_>,
     ) -> Result<(), CommandFailure> {
         self.manual_subscription(subscription)?;
-        let text = channel_text(channel)?;
-        let uri = parse_channel(text)?;
+        let (text, uri) = parse_channel(channel)?;
         if !uri.is_ipc() && !uri.is_spy() {
             let spec = ChannelSpec::from_uri(&uri, Role::ReceiveDestination)?;
             return self.with_channel(header, spec, Wanted::NoReceiveDestination { subscription });
@@ -270,15 +268,12 @@ impl Conductor {
         let Some(link) = self.links.iter().find(wanted).map(|link| link.id) else {
             return Ok(());
         };
+        let is_joined = |subscriber: &Subscriber| subscriber.link == link;
         for publication in &mut self.publications {
-            sources::drop_subscribers(&mut self.services, &self.links, publication, |subscriber| {
-                subscriber.link == link
-            });
+            sources::drop_subscribers(&mut self.services, &self.links, publication, is_joined);
         }
         for publication in &mut self.network_publications {
-            sources::drop_subscribers(&mut self.services, &self.links, publication, |subscriber| {
-                subscriber.link == link
-            });
+            sources::drop_subscribers(&mut self.services, &self.links, publication, is_joined);
         }
         self.links.take(|candidate| candidate.id == link);
         Ok(())
@@ -296,20 +291,25 @@ impl Conductor {
         let Some((link, id)) = found else {
             return Err(unknown_subscription(registration_id));
         };
-        if let Some(endpoint) = self.receive_endpoint(id) {
-            if endpoint.channel.is_manual() {
-                return Ok((link.client_id, link.stream_id, id));
-            }
-            return Err(CommandFailure::new(
-                ErrorCode::InvalidChannel,
-                format!(
-                    "destinations can only be added and removed with control-mode=manual: {}",
-                    endpoint.channel.spec.uri
-                ),
-            ));
-        }
-        Err(unknown_subscription(registration_id))
+        let Some(endpoint) = self.receive_endpoint(id) else {
+            return Err(unknown_subscription(registration_id));
+        };
+        check_manual(&endpoint.channel, ErrorCode::InvalidChannel)?;
+        Ok((link.client_id, link.stream_id, id))
     }
+}
+
+fn check_manual(channel: &UdpChannel, otherwise: ErrorCode) -> Result<(), CommandFailure> {
+    if channel.is_manual() {
+        return Ok(());
+    }
+    Err(CommandFailure::new(
+        otherwise,
+        format!(
+            "destinations can only be added and removed with control-mode=manual: {}",
+            channel.spec.uri
+        ),
+    ))
 }
 
 fn check_count(count: usize) -> Result<(), CommandFailure> {

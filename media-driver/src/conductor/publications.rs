@@ -11,7 +11,7 @@ use fulmar::uri::{InitialPosition, Role};
 
 use super::agent::Conductor;
 use super::channels::Wanted;
-use super::client_commands::{channel_text, parse_channel};
+use super::client_commands::{parse_channel, unknown_publication};
 use super::network_publications::NetworkPublication;
 use super::services::{CommandFailure, CounterSpec};
 use super::sources::{self, Identity, LOCAL_SOURCE_IDENTITY, Source};
@@ -135,8 +135,7 @@ impl Conductor {
         channel: Text<'_>,
         exclusive: bool,
     ) -> Result<(), CommandFailure> {
-        let text = channel_text(channel)?;
-        let uri = parse_channel(text)?;
+        let (text, uri) = parse_channel(channel)?;
         let params = PublicationParams::from_uri_with(&uri, &self.context, |tag| self.tagged(tag))?;
         if uri.is_ipc() {
             self.admit_client(header.client_id)?;
@@ -673,11 +672,7 @@ impl Conductor {
             .iter_mut()
             .find(|publication| publication.half.references.contains(&wanted));
         let Some(NetworkPublication { half, .. }) = network else {
-            return Err(CommandFailure::new(
-                ErrorCode::UnknownPublication,
-                format!("unknown publication: registration id {registration_id}"),
-            )
-            .counted_as("unknown publication"));
+            return Err(unknown_publication(registration_id));
         };
         if revoke {
             half.mark_revoked();

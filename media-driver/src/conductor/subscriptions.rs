@@ -10,7 +10,7 @@ use fulmar::uri::Role;
 
 use super::agent::Conductor;
 use super::channels::Wanted;
-use super::client_commands::{channel_text, parse_channel, unknown_subscription};
+use super::client_commands::{parse_channel, unknown_subscription};
 use super::services::CommandFailure;
 use super::sources::{self, LOCAL_SOURCE_IDENTITY, Source};
 use crate::commands::EndpointId;
@@ -146,8 +146,7 @@ impl Conductor {
         stream_id: StreamId,
         channel: Text<'_>,
     ) -> Result<(), CommandFailure> {
-        let text = channel_text(channel)?;
-        let uri = parse_channel(text)?;
+        let (text, uri) = parse_channel(channel)?;
         let params = SubscriptionParams::from_uri(&uri, &self.context)?;
         let registration_id = RegistrationId::from(header.correlation_id);
         if uri.is_ipc() {
