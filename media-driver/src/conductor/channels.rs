@@ -148,28 +148,14 @@ impl Conductor {
         resolution: &Resolution,
     ) -> Result<(), CommandFailure> {
         let resolved = UdpChannel::resolve(spec.clone(), resolution, header.correlation_id.0);
-        // For these a name without address is no obstacle.
-        match wanted {
-            Wanted::SendDestination { publication } => {
-                return self.add_send_destination(header, publication, &spec, resolved);
-            }
-            Wanted::NoSendDestination { publication } => {
-                return self.remove_send_destination(header, publication, &spec, resolved.ok());
-            }
-            Wanted::NoReceiveDestination { subscription } => {
-                return self.remove_network_destination(header, subscription, &spec, resolved.ok());
-            }
-            _ => {}
-        }
-        let channel = resolved?;
         match wanted {
             Wanted::Publication {
                 stream_id,
                 params,
                 exclusive,
-            } => self.add_network_publication(header, stream_id, channel, *params, exclusive),
+            } => self.add_network_publication(header, stream_id, resolved?, *params, exclusive),
             Wanted::Subscription { stream_id, params } => {
-                self.add_network_subscription(header, stream_id, channel, *params)
+                self.add_network_subscription(header, stream_id, resolved?, *params)
             }
             Wanted::Spy {
                 registration_id,
@@ -179,15 +165,22 @@ impl Conductor {
             } => self.add_spy(
                 header,
                 (registration_id, stream_id),
-                &channel,
+                &resolved?,
                 *params,
                 is_destination,
             ),
-            Wanted::SendDestination { .. }
-            | Wanted::NoSendDestination { .. }
-            | Wanted::NoReceiveDestination { .. } => Ok(()),
             Wanted::ReceiveDestination { subscription } => {
-                self.add_network_destination(header, subscription, channel)
+                self.add_network_destination(header, subscription, resolved?)
+            }
+            // For the rest a name without address is no obstacle.
+            Wanted::SendDestination { publication } => {
+                self.add_send_destination(header, publication, &spec, resolved)
+            }
+            Wanted::NoSendDestination { publication } => {
+                self.remove_send_destination(header, publication, &spec, resolved.ok())
+            }
+            Wanted::NoReceiveDestination { subscription } => {
+                self.remove_network_destination(header, subscription, &spec, resolved.ok())
             }
         }
     }
