@@ -523,13 +523,16 @@ impl Conductor {
                 error_code: code,
                 message: Text::from(report.text.as_str()),
             }));
-        self.services.record_keyed(
-            code,
-            "publication error",
-            &format!(
-                "receiver {} at {} refused session {} of stream {}: {}",
-                report.receiver_id, report.source, report.session_id, report.stream_id, report.text
-            ),
+        let mut text = format!(
+            "receiver {} at {} refused session {} of stream {}: {}",
+            report.receiver_id, report.source, report.session_id, report.stream_id, report.text
         );
+        if report.withheld > 0 {
+            text.push_str(&format!(
+                " ({} refusals before it were too many to be told)",
+                report.withheld
+            ));
+        }
+        self.services.record_keyed(code, "publication error", &text);
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::io::{
-    Filled, IoError, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendError, SendOutcome, UdpSocket,
+    Filled, IoError, ReceiveBatch, ReceiveError, ReceiveOutcome, Registration, SendBatch, SendError, SendOutcome, UdpSocket,
 };
 
 /// What a socket sent, and what it has yet to receive.
@@ -21,6 +21,8 @@ pub(crate) struct Traffic {
     pub(crate) is_reconnect_refused: bool,
     /// What every send fails with.
     pub(crate) failure: Option<SendError>,
+    /// What every receive fails with.
+    pub(crate) receive_failure: Option<ReceiveError>,
     /// Counts bytes only, so that nothing is allocated.
     pub(crate) forgets: bool,
     pub(crate) bytes: usize,
@@ -86,7 +88,10 @@ impl UdpSocket for LineSocket {
     fn receive(&mut self, into: &mut ReceiveBatch) -> ReceiveOutcome {
         let mut traffic = self.0.0.lock().unwrap();
         into.clear();
-        let mut outcome = ReceiveOutcome::default();
+        let mut outcome = ReceiveOutcome {
+            error: traffic.receive_failure,
+            ..ReceiveOutcome::default()
+        };
         while outcome.datagrams < into.capacity() {
             let Some((from, datagram)) = traffic.incoming.pop_front() else {
                 return outcome;

@@ -16,10 +16,16 @@ use crate::commands::{EndpointId, NetworkEvent, ResolveTarget};
 use crate::io::{IoError, ReceiveBatch, Registration, SendBatch, SendError, UdpSocket};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::destinations::{Destination, DestinationMode, Destinations, Proof};
+use crate::protocol::report_rate::ReportRate;
 use crate::stream::publication_sender::{FrameClass, FrameSink, PublicationSender, Sent, StatusOutcome};
 
 /// A unicast endpoint is looked up again after so much silence, nanoseconds (wire protocol 6.7).
 pub const ENDPOINT_TIMEOUT_NS: i64 = 5_000_000_000;
+
+/// Errors of a socket that are reported at once.
+const FAILURES_BURST: i64 = 4;
+/// Errors of a socket beyond [`FAILURES_BURST`] are reported one per so many nanoseconds.
+const FAILURES_INTERVAL_NS: i64 = 1_000_000_000;
 
 /// Status messages for streams that are not here are checked against this term length (wire protocol 3.6 step 1).
 const UNKNOWN_TERM_LENGTH: i32 = 1 << 30;
@@ -78,6 +84,7 @@ pub struct SendEndpoint {
     last_status_message: NanoTime,
     /// The error of the socket that was reported last.
     reported: Option<i32>,
+    failures: ReportRate,
 }
 
 /// The part of an endpoint that sends.
@@ -197,6 +204,7 @@ impl SendEndpoint {
             system,
             last_status_message: now,
             reported: None,
+            failures: ReportRate::new(FAILURES_BURST, FAILURES_INTERVAL_NS, now),
         };
         endpoint.count_destinations();
         endpoint
@@ -394,12 +402,14 @@ impl SendEndpoint {
         self.transport.failure.is_some()
     }
 
-    /// An error of the socket that was not reported yet.
-    pub fn take_failure(&mut self) -> Option<NetworkEvent> {
+    /// An error of the socket that is to be reported. One that goes on is reported once, and several in turn as often as
+    /// [`ReportRate`] allows: destinations can make a socket fail in more than one way, pass for pass.
+    pub fn take_failure(&mut self, now: NanoTime) -> Option<NetworkEvent> {
         let failure = self.transport.failure.take()?;
         if self.reported == Some(failure.errno) {
             return None;
         }
+        self.failures.take(now)?;
         self.reported = Some(failure.errno);
         Some(NetworkEvent::Error {
             code: ErrorCode::GenericError,
@@ -445,6 +455,15 @@ impl SendEndpoint {
             None => &mut self.transport.socket,
         };
         let outcome = socket.receive(batch);
+        if let Some(error) = outcome.error
+            && self.failures.take(now).is_some()
+        {
+            raise(NetworkEvent::Error {
+                code: ErrorCode::GenericError,
+                key: "send channel endpoint",
+                text: format!("{}: {error}", self.channel),
+            });
+        }
         if outcome.datagrams == 0 {
             return 0;
         }
@@ -467,7 +486,7 @@ impl SendEndpoint {
         let taken = match classify(datagram) {
             Ok(FrameKind::StatusMessage) => self.on_status_message(now, datagram, from, raise),
             Ok(FrameKind::Nak) => self.on_nak(now, datagram, from),
-            Ok(FrameKind::Error) => self.on_error(datagram, from, raise),
+            Ok(FrameKind::Error) => self.on_error(now, datagram, from, raise),
             Ok(FrameKind::Rttm) => self.on_rttm(datagram, from),
             Ok(FrameKind::ResponseSetup) => self.on_response_setup(datagram, raise),
             Ok(FrameKind::Data | FrameKind::Setup | FrameKind::Resolution) => Some(()),
@@ -550,8 +569,10 @@ impl SendEndpoint {
         Some(())
     }
 
+    /// `None` only for an invalid packet.
     fn on_error(
         &mut self,
+        now: NanoTime,
         datagram: &[u8],
         from: SocketAddr,
         raise: &mut dyn FnMut(NetworkEvent),
@@ -561,7 +582,7 @@ impl SendEndpoint {
         let Some(index) = self.find(error.stream_id, error.session_id) else {
             return Some(());
         };
-        if let Some(mut report) = self.publications.get_mut(index)?.on_error(&error, from) {
+        if let Some(mut report) = self.publications.get_mut(index)?.on_error(now, &error, from) {
             if let Addressing::Destinations(destinations) = &self.transport.addressing {
                 report.destination_registration_id = destinations.registration_of(error.receiver_id, from);
             }

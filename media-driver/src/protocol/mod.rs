@@ -12,6 +12,7 @@ pub mod loss_detector;
 pub mod pending_setups;
 pub mod ports;
 pub mod receiver_liveness;
+pub mod report_rate;
 pub mod retransmit;
 pub mod rtt;
 pub mod session_ids;

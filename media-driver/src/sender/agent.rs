@@ -285,7 +285,7 @@ impl SenderAgent {
         for endpoint in &mut self.endpoints {
             self.has_failed |= endpoint.has_failure();
             pass.was_short |= endpoint.take_was_short();
-            if let Some(event) = endpoint.take_failure() {
+            if let Some(event) = endpoint.take_failure(now) {
                 raise(&self.events, &mut self.backlog, &self.system, event);
             }
         }

@@ -20,12 +20,19 @@ use crate::io::{SendBatch, SendEntry};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::flow_control::{FlowControl, StatusFacts};
 use crate::protocol::receiver_liveness::ReceiverLiveness;
+use crate::protocol::report_rate::ReportRate;
 use crate::protocol::retransmit::{NakOutcome, RetransmitBudget, RetransmitHandler, RetransmitSemantics};
 
 /// SETUPs of one publication are more than this apart (wire protocol 3.3).
 pub const SETUP_INTERVAL_NS: i64 = 100_000_000;
 /// A heartbeat is sent when nothing was for more than this (wire protocol 3.5).
 pub const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
+
+/// Refusals of one publication that are told to the clients at once; a refusal is two datagrams of anybody whom an
+/// unconnected socket hears.
+pub const REFUSALS_BURST: i64 = 64;
+/// Refusals beyond [`REFUSALS_BURST`] are told one per so many nanoseconds.
+pub const REFUSALS_INTERVAL_NS: i64 = 100_000_000;
 
 /// What a frame is for; a destination that has proven nothing yet gets SETUPs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +186,8 @@ pub struct PublicationErrorReport {
     pub error_code: i32,
     /// Why, at most 1023 bytes on the wire; bytes that are no UTF-8 are replaced.
     pub text: String,
+    /// Refusals before this one that took effect, but were too many to be told.
+    pub withheld: u64,
 }
 
 /// The sender's half of a network publication.
@@ -200,6 +209,7 @@ pub struct PublicationSender {
     receivers: ReceiverLiveness,
     retransmit: RetransmitHandler,
     budget: RetransmitBudget,
+    refusals: ReportRate,
     counters: SenderCounters,
     system: Arc<NetworkCounters>,
     shared: Arc<PublicationShared>,
@@ -284,6 +294,7 @@ impl PublicationSender {
                 limits.retransmit_budget_percent,
                 now,
             ),
+            refusals: ReportRate::new(REFUSALS_BURST, REFUSALS_INTERVAL_NS, now),
             counters,
             system,
             shared,
@@ -764,13 +775,20 @@ impl PublicationSender {
         }
     }
 
-    /// A receiver refuses the stream (wire protocol 3.13). `None` if it is none of ours.
-    pub fn on_error(&mut self, error: &ErrorFrame<'_>, from: SocketAddr) -> Option<PublicationErrorReport> {
+    /// A receiver refuses the stream (wire protocol 3.13). `None` if it is none of ours, or if there were too many
+    /// refusals to tell of this one.
+    pub fn on_error(
+        &mut self,
+        now: NanoTime,
+        error: &ErrorFrame<'_>,
+        from: SocketAddr,
+    ) -> Option<PublicationErrorReport> {
         if !self.receivers.remove_if_from(error.receiver_id, from) {
             return None;
         }
         self.flow_control.on_error(error.receiver_id);
         self.refresh_presence();
+        let withheld = self.refusals.take(now)?;
         Some(PublicationErrorReport {
             registration_id: self.registration_id,
             destination_registration_id: None,
@@ -781,6 +799,7 @@ impl PublicationSender {
             source: from,
             error_code: error.error_code,
             text: String::from_utf8_lossy(error.text).into_owned(),
+            withheld,
         })
     }
 

@@ -446,6 +446,32 @@ fn bad_requests_are_invalid_packets_and_unknown_ones_nothing() {
 }
 
 #[test]
+fn a_socket_that_fails_in_turns_is_reported_at_a_bounded_rate() {
+    let mut setting = dynamic();
+    setting.add(group());
+    setting.status(0, &status(0, HALF), peer(1));
+    let mut reports = 0;
+    let mut batch = ReceiveBatch::new(1);
+    for pass in 0..10_000 {
+        let (now, errno) = (pass * MS, [1, 22][pass as usize % 2]);
+        setting.line.with(|traffic| {
+            traffic.failure = Some(crate::io::SendError { errno });
+            traffic.receive_failure = Some(crate::io::ReceiveError { errno });
+        });
+        // A SETUP is tried every pass, as it never leaves.
+        setting.send(now);
+        reports += usize::from(setting.endpoint.take_failure(at(now)).is_some());
+        let events = &mut setting.events;
+        setting
+            .endpoint
+            .poll_control(at(now), &mut batch, &mut |event| events.push(event));
+    }
+    // Ten seconds: the burst, and one for each.
+    assert_eq!(reports + setting.events.len(), FAILURES_BURST as usize + 9);
+    assert!(!setting.events.is_empty(), "failures to receive are told as well");
+}
+
+#[test]
 fn a_refusal_names_the_destination_it_came_from() {
     let mut destinations = Destinations::new(DestinationMode::Manual, at(0));
     destinations.add(

@@ -764,22 +764,50 @@ fn a_refusal_is_reported_once_per_connection() {
         error_code: 13,
         text: b"no thanks",
     };
-    assert_eq!(fixture.sender.on_error(&error, peer(1)), None, "never heard of");
+    assert_eq!(fixture.sender.on_error(at(0), &error, peer(1)), None, "never heard of");
     fixture.connect(0, HALF);
     assert_eq!(
-        fixture.sender.on_error(&error, peer(2)),
+        fixture.sender.on_error(at(0), &error, peer(2)),
         None,
         "somebody else says so"
     );
-    let report = fixture.sender.on_error(&error, peer(1)).unwrap();
+    let report = fixture.sender.on_error(at(0), &error, peer(1)).unwrap();
     assert_eq!((report.error_code, report.text.as_str()), (13, "no thanks"));
     assert_eq!((report.group_tag, report.source), (Some(77), peer(1)));
     assert!(!fixture.shared.is_connected());
     assert_eq!(
-        fixture.sender.on_error(&error, peer(1)),
+        fixture.sender.on_error(at(0), &error, peer(1)),
         None,
         "repeats are silent"
     );
+}
+
+#[test]
+fn refusals_of_a_forger_are_told_at_a_bounded_rate_and_all_take_effect() {
+    let mut fixture = Fixture::new();
+    let (mut told, mut withheld) = (0, 0);
+    for forged in 0..100_000 {
+        let now = at(forged * 10_000);
+        fixture
+            .sender
+            .on_status_message(now, &status(0, HALF), peer(1));
+        let error = ErrorFrame {
+            session_id: SESSION,
+            stream_id: STREAM,
+            receiver_id: RECEIVER,
+            group_tag: None,
+            error_code: 13,
+            text: b"forged",
+        };
+        if let Some(report) = fixture.sender.on_error(now, &error, peer(1)) {
+            told += 1;
+            withheld += report.withheld;
+        }
+        assert!(!fixture.shared.is_connected());
+    }
+    // One second: the burst, and ten more.
+    assert_eq!(told, REFUSALS_BURST as u64 + 9);
+    assert!(told + withheld > 90_000);
 }
 
 // Response channels (wire protocol 7)
