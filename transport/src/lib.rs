@@ -1,6 +1,6 @@
 //! Fulmar's transport: shared-memory structures and the client library.
 //!
-//! Layers, bottom up; a module imports only modules of lower layers:
+//! Layers, bottom up; a module imports only modules of its own and lower layers:
 //!
 //! 0. [`id`], [`position`], [`bits`], [`time`]: numbers.
 //! 1. [`sync`]: the only door to atomics.
@@ -8,9 +8,10 @@
 //! 3. [`uri`][]: channels.
 //! 4. [`log`], [`ring`], [`counters`], [`report`], [`control`]: structures in shared memory and what is said through them;
 //!    [`wire`]: what is said between drivers.
-//! 5. [`cnc`]: the command-and-control file, and the extension file beside it.
-//! 6. [`directory`], [`agent`]: where regions live, and who runs.
-//! 7. [`client`]: what applications use.
+//! 5. [`agent`]: who runs, and how they wake each other.
+//! 6. [`cnc`]: the command-and-control file, and the extension file beside it.
+//! 7. [`directory`]: where regions live.
+//! 8. [`client`]: what applications use.
 
 pub mod agent;
 pub mod bits;

@@ -65,6 +65,11 @@ impl Directory {
         )))
     }
 
+    /// The directory at a path that somebody else has chosen; it is removed all the same.
+    pub fn at(path: &str) -> Directory {
+        Directory(PathBuf::from(path))
+    }
+
     /// A driver directory inside another one.
     pub fn below(parent: &Directory, name: &str) -> Directory {
         Directory(parent.0.join(name))
@@ -230,6 +235,16 @@ impl Driver {
         self.child.wait().expect("our child");
     }
 
+    /// Suspends it.
+    pub fn suspend(&self) {
+        signal(&self.child, libc::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        signal(&self.child, libc::SIGCONT);
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our child").is_none()
@@ -269,11 +284,16 @@ pub struct Client {
 impl Client {
     /// Starts a client process without connecting it.
     pub fn launch(make: Make) -> Client {
+        Client::launch_with(make, &[])
+    }
+
+    /// As [`Client::launch`], with variables on top of the environment.
+    pub fn launch_with(make: Make, environment: &[(&str, &str)]) -> Client {
         let program = match make {
             Make::C => env!("CARGO_BIN_EXE_peer-client"),
             Make::Fulmar => env!("CARGO_BIN_EXE_own-client"),
         };
-        let mut child = spawn(program, &[], &[]);
+        let mut child = spawn(program, &[], environment);
         let input = child.stdin.take().expect("piped");
         let output = lines_of(child.stdout.take().expect("piped"));
         Client {
@@ -294,6 +314,16 @@ impl Client {
     /// Whose it is.
     pub fn make(&self) -> Make {
         self.make
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether its process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_none()
     }
 
     /// Sends a command without waiting for its answer.
