@@ -4,7 +4,7 @@
 // have themselves. Where the linker finds no libbsd, an empty archive of that name satisfies it, so that no package
 // has to be installed; where it does, nothing happens.
 
-fn main() {
+pub(crate) fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_FEATURE_PEER").is_none() || linker_finds_libbsd() {
         return;

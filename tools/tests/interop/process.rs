@@ -20,7 +20,7 @@ pub enum Make {
 }
 
 /// How long anything may take that is not waited for with its own limit: generous, since machines are shared.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of every driver: small logs, so that tests are quick, and one driver thread.
 const COMMON: &[(&str, &str)] = &[
@@ -116,7 +116,8 @@ impl Drop for Directory {
     }
 }
 
-fn spawn(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+/// Starts a program with pipes and without the settings of whoever runs the tests.
+pub fn spawn(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
     let mut command = Command::new(program);
     for (key, _) in
         std::env::vars().filter(|(key, _)| key.starts_with("AERON_") || key.starts_with("FULMAR_"))
@@ -133,13 +134,15 @@ fn spawn(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Chi
         .unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-fn signal(child: &Child, signal: libc::c_int) {
+/// Sends a signal.
+pub fn signal(child: &Child, signal: libc::c_int) {
     let pid = libc::pid_t::try_from(child.id()).expect("a process id fits");
     // SAFETY: the process is our child and not yet waited for, so its id can not belong to anybody else.
     unsafe { libc::kill(pid, signal) };
 }
 
-fn lines_of(output: impl std::io::Read + Send + 'static) -> Receiver<String> {
+/// The lines of a program's output, as they come.
+pub fn lines_of(output: impl std::io::Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     #[expect(
         clippy::disallowed_methods,
@@ -227,6 +230,11 @@ impl Driver {
             Make::C => drop(self.input.take()),
             Make::Fulmar => signal(&self.child, libc::SIGTERM),
         }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it on the spot.

@@ -1,0 +1,49 @@
+//! Aeron's own sample programs and tools on drivers of both makes: built by `build.rs` from the sources that come with
+//! Aeron's C client, unchanged, and judged by what they print and by what our tools say of the same driver.
+//!
+//! What they do on the C driver shows that a test is right. `docs/interop.md` holds the results.
+//!
+//! Run with `cargo test -p fulmar-tools --features peer --test samples`.
+
+#[path = "interop/process.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a kit for all scenarios")]
+mod process;
+
+#[path = "wire/frames.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a kit for all rows")]
+mod frames;
+#[path = "wire/peer.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a kit for all rows")]
+mod peer;
+#[path = "wire/ports.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a kit for all rows")]
+mod ports;
+
+#[path = "../src/render/date.rs"]
+mod date;
+
+/// One test per driver for each scenario.
+macro_rules! on_both_drivers {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            #[test]
+            fn c_driver() {
+                super::$name(crate::process::Make::C);
+            }
+
+            #[test]
+            fn our_driver() {
+                super::$name(crate::process::Make::Fulmar);
+            }
+        }
+    )* };
+}
+
+#[path = "samples/program.rs"]
+#[allow(unreachable_pub, reason = "a kit for all programs")]
+mod program;
+
+#[path = "samples/messages.rs"]
+mod messages;
+#[path = "samples/readers.rs"]
+mod readers;
