@@ -366,7 +366,8 @@ impl Image {
         });
         progress.reached = term_begin + i64::from(read.offset);
         drop(progress);
-        self.moderation.after(read.fragments, fragment_limit);
+        self.moderation
+            .after(read.fragments, self.position - start, fragment_limit);
         if read.corrupt {
             self.on_corrupt();
         }

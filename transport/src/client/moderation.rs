@@ -5,8 +5,8 @@
 ///
 /// Who reads a line of the log right after, and while, it is written takes it away from the writer, and both slow down.
 /// In a stream that flows without gaps a reader that has caught up therefore rests for a moment before it looks again,
-/// and finds several messages at once. The rest grows from poll to poll while the stream flows and ends with the first
-/// gap, so that single messages, round trips and the start of a burst are never delayed.
+/// and finds many messages at once. The rest grows while the stream flows, until a rest is worth [`Self::WORTH`] bytes,
+/// and ends with the first gap, so that single messages, round trips and the start of a burst are never delayed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Moderation {
     /// Polls in a row that found nothing.
@@ -15,17 +15,25 @@ pub(super) struct Moderation {
     pauses: u32,
     /// The reader has caught up and did not rest yet.
     is_due: bool,
+    /// Fragments since the reader last caught up.
+    fragments: usize,
+    /// Bytes of the log since the reader last caught up.
+    bytes: i64,
 }
 
 impl Moderation {
     /// A gap between two messages that takes more empty polls than this is no continuous flow.
     const GAP_POLLS: u32 = 2;
-    /// Fewer fragments in a poll are no dense stream: the messages of round trips come one by one, however soon.
+    /// Fewer fragments from one rest to the next are no dense stream: the messages of round trips come one by one,
+    /// however soon.
     const DENSE: usize = 3;
     /// Pauses of the first rest; one takes from 1 to 50 ns, depending on the processor.
     const FIRST: u32 = 4;
     /// Pauses of the longest rest.
-    const LONGEST: u32 = 64;
+    const LONGEST: u32 = 512;
+    /// A rest after which so many bytes are found is long enough; after twice as many it is too long. The lines that
+    /// reader and publisher fight for are the few at the end, so what is gained beyond this is little.
+    const WORTH: i64 = 64 << 10;
 
     /// Before a poll: the pauses to make.
     #[inline(always)]
@@ -37,20 +45,38 @@ impl Moderation {
         }
     }
 
-    /// After a poll.
+    /// After a poll that may take `limit` fragments and took `fragments`, `bytes` of the log.
     #[inline(always)]
-    pub(super) fn after(&mut self, fragments: usize, limit: usize) {
+    pub(super) fn after(&mut self, fragments: usize, bytes: i64, limit: usize) {
         if fragments == 0 {
             self.empty_polls = self.empty_polls.saturating_add(1);
             return;
         }
-        if self.empty_polls > Self::GAP_POLLS || fragments < Self::DENSE {
+        if self.empty_polls > Self::GAP_POLLS {
             self.pauses = 0;
-        } else if fragments < limit {
-            self.pauses = (self.pauses * 2).clamp(Self::FIRST, Self::LONGEST);
-            self.is_due = true;
+            (self.fragments, self.bytes) = (0, 0);
+        }
+        self.fragments += fragments;
+        self.bytes += bytes;
+        if fragments < limit {
+            self.caught_up();
         }
         self.empty_polls = 0;
+    }
+
+    #[inline(always)]
+    fn caught_up(&mut self) {
+        if self.empty_polls > Self::GAP_POLLS || self.fragments < Self::DENSE {
+            self.pauses = 0;
+        } else {
+            if self.bytes < Self::WORTH {
+                self.pauses = (self.pauses * 2).clamp(Self::FIRST, Self::LONGEST);
+            } else if self.bytes > 2 * Self::WORTH {
+                self.pauses /= 2;
+            }
+            self.is_due = true;
+        }
+        (self.fragments, self.bytes) = (0, 0);
     }
 }
 
@@ -58,13 +84,17 @@ impl Moderation {
 mod tests {
     use super::*;
 
-    /// Polls that found so many fragments each, and the rests before them.
+    /// Polls that found so many fragments of 64 bytes each, and the rests before them.
     fn rests(moderation: &mut Moderation, polls: &[usize]) -> Vec<u32> {
+        rests_of_frames(moderation, polls, 64)
+    }
+
+    fn rests_of_frames(moderation: &mut Moderation, polls: &[usize], frame: i64) -> Vec<u32> {
         polls
             .iter()
             .map(|fragments| {
                 let rest = moderation.take_rest();
-                moderation.after(*fragments, 10);
+                moderation.after(*fragments, *fragments as i64 * frame, 10);
                 rest
             })
             .collect()
@@ -72,8 +102,29 @@ mod tests {
 
     #[test]
     fn rests_grow_while_the_stream_flows_up_to_the_longest() {
-        let rests = rests(&mut Moderation::default(), &[3, 3, 3, 3, 3, 3, 3, 3]);
-        assert_eq!(rests, [0, 4, 8, 16, 32, 64, 64, 64]);
+        let rests = rests(&mut Moderation::default(), &[3; 11]);
+        assert_eq!(rests, [0, 4, 8, 16, 32, 64, 128, 256, 512, 512, 512]);
+    }
+
+    #[test]
+    fn a_rest_that_is_worth_it_grows_no_more_and_one_worth_too_much_shrinks() {
+        let mut moderation = Moderation::default();
+        let enough = Moderation::WORTH / 5 + 1;
+        assert_eq!(rests(&mut moderation, &[5, 5, 5]), [0, 4, 8]);
+        assert_eq!(rests_of_frames(&mut moderation, &[5, 5, 5], enough), [16, 16, 16]);
+        assert_eq!(
+            rests_of_frames(&mut moderation, &[5, 5, 5], 3 * enough),
+            [16, 8, 4]
+        );
+    }
+
+    #[test]
+    fn what_several_polls_take_counts_as_one_when_the_limit_parts_them() {
+        let mut moderation = Moderation::default();
+        let polls = [10, 10, 1].repeat(3);
+        assert_eq!(rests(&mut moderation, &polls), [0, 0, 0, 4, 0, 0, 8, 0, 0]);
+        // After a gap they begin anew, also where the first poll is full.
+        assert_eq!(rests(&mut moderation, &[0, 0, 0, 10, 1, 3]), [16, 0, 0, 0, 0, 4]);
     }
 
     #[test]
