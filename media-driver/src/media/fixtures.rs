@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::io::{
-    Filled, IoError, ReceiveBatch, ReceiveError, ReceiveOutcome, Registration, SendBatch, SendError, SendOutcome, UdpSocket,
+    Filled, IoError, ReceiveBatch, ReceiveError, ReceiveOutcome, Registration, SendBatch, SendError,
+    SendOutcome, UdpSocket,
 };
 
 /// What a socket sent, and what it has yet to receive.

@@ -764,7 +764,11 @@ fn a_refusal_is_reported_once_per_connection() {
         error_code: 13,
         text: b"no thanks",
     };
-    assert_eq!(fixture.sender.on_error(at(0), &error, peer(1)), None, "never heard of");
+    assert_eq!(
+        fixture.sender.on_error(at(0), &error, peer(1)),
+        None,
+        "never heard of"
+    );
     fixture.connect(0, HALF);
     assert_eq!(
         fixture.sender.on_error(at(0), &error, peer(2)),
@@ -788,9 +792,7 @@ fn refusals_of_a_forger_are_told_at_a_bounded_rate_and_all_take_effect() {
     let (mut told, mut withheld) = (0, 0);
     for forged in 0..100_000 {
         let now = at(forged * 10_000);
-        fixture
-            .sender
-            .on_status_message(now, &status(0, HALF), peer(1));
+        fixture.sender.on_status_message(now, &status(0, HALF), peer(1));
         let error = ErrorFrame {
             session_id: SESSION,
             stream_id: STREAM,
