@@ -7,13 +7,11 @@ mod scripted;
 
 use counting::allocations;
 use fulmar::{Action, ImageHandlers, Offer};
-use scripted::{FakeDriver, ManualClock, connect};
+use scripted::start;
 
 #[test]
 fn publishing_and_polling_allocate_nothing_in_steady_state() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let mut pending = client.async_add_publication("aeron:ipc", 10).unwrap();
     let (header, _) = driver.next().unwrap();
     let shared = driver.answer_publication(header.correlation_id, 1, 10, 1 << 40);

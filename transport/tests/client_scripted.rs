@@ -60,6 +60,30 @@ fn subscription<D: Directory + Clone + 'static>(
     (pending.poll().unwrap().unwrap(), id)
 }
 
+/// An image of a client's own publication.
+struct FakeImage {
+    publication: FakePublication,
+    subscription: CorrelationId,
+    position: CounterId,
+}
+
+/// A client reads what it publishes, from the start.
+fn joined<D: Directory + Clone + 'static>(
+    client: &Client,
+    driver: &mut FakeDriver<D>,
+) -> (Publication, Subscription, FakeImage) {
+    let (publication, fake) = publication(client, driver);
+    let (subscription, id) = subscription(client, driver);
+    let position = driver.announce_image(&fake, id, 0);
+    client.invoke();
+    let image = FakeImage {
+        publication: fake,
+        subscription: id,
+        position,
+    };
+    (publication, subscription, image)
+}
+
 fn texts(subscription: &mut Subscription) -> Vec<String> {
     let mut seen = Vec::new();
     while subscription.poll(
@@ -72,9 +96,7 @@ fn texts(subscription: &mut Subscription) -> Vec<String> {
 
 #[test]
 fn what_is_offered_is_polled_and_the_position_is_stored() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let (publication, fake) = publication(&client, &mut driver);
     let (mut subscription, id) = subscription(&client, &mut driver);
     assert!(!subscription.is_connected());
@@ -103,13 +125,8 @@ fn what_is_offered_is_polled_and_the_position_is_stored() {
 
 #[test]
 fn long_messages_arrive_whole_and_headers_show_the_publishers_position() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, _) = joined(&client, &mut driver);
 
     let message: Vec<u8> = (0..publication.max_message_length()).map(|i| i as u8).collect();
     let end = publication.offer(&message).position().unwrap();
@@ -139,13 +156,8 @@ fn long_messages_arrive_whole_and_headers_show_the_publishers_position() {
 
 #[test]
 fn an_aborted_message_of_several_fragments_comes_again_whole() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, _) = joined(&client, &mut driver);
     let message: Vec<u8> = (0..5000u32).map(|i| i as u8).collect();
     assert!(publication.offer(b"first").is_accepted());
     assert!(publication.offer(&message).is_accepted());
@@ -171,9 +183,7 @@ fn an_aborted_message_of_several_fragments_comes_again_whole() {
 
 #[test]
 fn offers_stop_at_the_limit_and_without_subscribers() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let (publication, fake) = publication(&client, &mut driver);
     driver.counters.set_value(fake.limit, 128);
     // The limit was read when the publication was first used, at the latest now.
@@ -198,13 +208,8 @@ fn offers_stop_at_the_limit_and_without_subscribers() {
 
 #[test]
 fn claims_are_published_on_commit_and_skipped_when_dropped() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, _) = joined(&client, &mut driver);
 
     let mut first = publication.try_claim(3).unwrap();
     first.copy_from_slice(b"one");
@@ -228,9 +233,7 @@ fn claims_are_published_on_commit_and_skipped_when_dropped() {
 
 #[test]
 fn a_claim_that_the_driver_took_back_can_not_be_committed() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let (publication, fake) = publication(&client, &mut driver);
     let claim = publication.try_claim(20).unwrap();
     let unblocked = fulmar::log::unblock(&fake.log, 0);
@@ -244,9 +247,7 @@ fn a_claim_that_the_driver_took_back_can_not_be_committed() {
 
 #[test]
 fn a_refused_add_carries_the_drivers_words() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let mut pending = client.async_add_publication("aeron:tcp", 10).unwrap();
     let (header, _) = driver.next().unwrap();
     driver.say(&Response::Error {
@@ -266,9 +267,7 @@ fn a_refused_add_carries_the_drivers_words() {
 
 #[test]
 fn an_answer_that_comes_too_late_is_undone() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let mut pending = client.async_add_publication(IPC, 10).unwrap();
     let id = driver.expect(&say_publication());
     run(&client, &driver, Duration::from_secs(11));
@@ -283,9 +282,7 @@ fn an_answer_that_comes_too_late_is_undone() {
 
 #[test]
 fn a_request_given_up_before_its_answer_is_undone() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let pending = client
         .async_add_subscription(IPC, 10, ImageHandlers::default())
         .unwrap();
@@ -298,9 +295,7 @@ fn a_request_given_up_before_its_answer_is_undone() {
 
 #[test]
 fn a_log_that_can_not_be_opened_fails_the_add_and_gives_the_publication_back() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let (log, good_path) = driver.create_log(900, 1, 10);
     let damaged = |offset: usize, value: i32| {
         let region = log.region();
@@ -346,9 +341,7 @@ fn a_log_that_can_not_be_opened_fails_the_add_and_gives_the_publication_back() {
 
 #[test]
 fn impossible_images_are_reported_and_not_polled() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let (mut subscription, id) = subscription(&client, &mut driver);
     let (_, path) = driver.create_log(900, 1, 10);
     for (number, (join, path)) in [
@@ -383,9 +376,7 @@ fn impossible_images_are_reported_and_not_polled() {
 
 #[test]
 fn an_image_is_taken_once_and_only_by_its_subscription() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let (_publication, fake) = publication(&client, &mut driver);
     let (subscription, id) = subscription(&client, &mut driver);
     driver.announce_image(&fake, id, 0);
@@ -402,13 +393,8 @@ fn an_image_is_taken_once_and_only_by_its_subscription() {
 
 #[test]
 fn nothing_is_stored_for_an_image_that_the_driver_took_away() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    let position = driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
     for _ in 0..3 {
         assert!(publication.offer(b"x").is_accepted());
     }
@@ -418,29 +404,29 @@ fn nothing_is_stored_for_an_image_that_the_driver_took_away() {
         |_, _| {
             seen += 1;
             if seen == 2 {
-                driver.withdraw_image(&fake, id);
+                driver.withdraw_image(&image.publication, image.subscription);
                 inner.invoke();
             }
         },
         10,
     );
-    assert_eq!(driver.counters.value(position), Some(0));
+    assert_eq!(driver.counters.value(image.position), Some(0));
     assert_eq!(subscription.poll(|_, _| seen += 1, 10), 0);
     assert_eq!(subscription.image_count(), 0);
 }
 
 #[test]
 fn a_corrupt_frame_closes_the_image_and_is_reported_once() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, journal) = start();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
     assert!(publication.offer(b"good").is_accepted());
     for length in [7, TERM_LENGTH, i32::MAX] {
-        fake.log.term(0).buffer().store_release_i32(64, length);
+        image
+            .publication
+            .log
+            .term(0)
+            .buffer()
+            .store_release_i32(64, length);
         assert!(subscription.poll(|_, _| {}, 10) <= 1);
         assert_eq!(subscription.poll(|_, _| {}, 10), 0);
         client.invoke();
@@ -448,7 +434,7 @@ fn a_corrupt_frame_closes_the_image_and_is_reported_once() {
     assert_eq!(
         journal.errors(),
         [ClientError::CorruptFrame {
-            image: fake.id.into(),
+            image: image.publication.id.into(),
             position: 64
         }]
     );
@@ -457,9 +443,7 @@ fn a_corrupt_frame_closes_the_image_and_is_reported_once() {
 
 #[test]
 fn image_handlers_are_told_in_order_and_may_use_the_client() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let (_publication, fake) = publication(&client, &mut driver);
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let (on, off, inner) = (told.clone(), told.clone(), client.clone());
@@ -488,9 +472,7 @@ fn image_handlers_are_told_in_order_and_may_use_the_client() {
 
 #[test]
 fn a_panicking_handler_is_reported_and_the_client_goes_on() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let (_publication, fake) = publication(&client, &mut driver);
     let handlers = ImageHandlers {
         on_available: Some(Box::new(|_| panic!("by the application"))),
@@ -511,13 +493,8 @@ fn a_panicking_handler_is_reported_and_the_client_goes_on() {
 
 #[test]
 fn a_panicking_message_handler_has_had_its_message() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    let position = driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
     for text in [b"a", b"b", b"c"] {
         assert!(publication.offer(text).is_accepted());
     }
@@ -528,15 +505,13 @@ fn a_panicking_message_handler_has_had_its_message() {
         )
     }));
     assert!(result.is_err());
-    assert_eq!(driver.counters.value(position), Some(128));
+    assert_eq!(driver.counters.value(image.position), Some(128));
     assert_eq!(texts(&mut subscription), ["c"]);
 }
 
 #[test]
 fn counters_are_added_written_and_removed() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let mut pending = client.async_add_counter(1001, b"key", "label").unwrap();
     let id = driver.expect(&Said::AddCounter(1001, b"key".to_vec(), "label".to_owned()));
     let counter_id = driver.counter(1001, id.get(), 0);
@@ -639,9 +614,7 @@ fn a_driver_that_frees_all_counters_on_its_way_out_has_not_given_its_clients_up(
 
 #[test]
 fn the_timeout_of_another_client_means_nothing() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     driver.say(&Response::ClientTimeout {
         client_id: fulmar::id::ClientId(client.client_id().get() + 1),
     });
@@ -689,10 +662,7 @@ fn a_driver_comes_back_and_everything_is_there_again_under_the_same_handles() {
     let clock = ManualClock::new();
     let mut driver = FakeDriver::start(&clock);
     let (client, journal) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (publication, mut subscription, _) = joined(&client, &mut driver);
     assert!(publication.offer(b"before").is_accepted());
     driver.cnc.set_driver_heartbeat(fulmar::time::EpochMs(-1));
     run_silent(&client, &clock, Duration::from_millis(50));
@@ -805,10 +775,7 @@ fn a_silent_driver_is_first_stalled_then_lost_and_the_same_one_is_taken_back_whe
     let clock = ManualClock::new();
     let mut driver = FakeDriver::start(&clock);
     let (client, journal) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    let position = driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
     assert!(publication.offer(b"before").is_accepted());
     assert!(publication.offer(b"still there").is_accepted());
     run_silent(&client, &clock, Duration::from_secs(5));
@@ -819,7 +786,7 @@ fn a_silent_driver_is_first_stalled_then_lost_and_the_same_one_is_taken_back_whe
     assert_eq!(client.driver_state(), DriverState::Lost);
     assert_eq!(subscription.poll(|_, _| {}, 1), 1, "what is there can be read");
     assert_eq!(
-        driver.counters.value(position),
+        driver.counters.value(image.position),
         Some(0),
         "a lost driver is told nothing"
     );
@@ -845,9 +812,7 @@ fn a_silent_driver_is_first_stalled_then_lost_and_the_same_one_is_taken_back_whe
 
 #[test]
 fn losing_driver_events_ends_the_client() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let (publication, _) = publication(&client, &mut driver);
     for number in 0..5_000 {
         driver.say(&Response::UnavailableCounter {
@@ -863,9 +828,7 @@ fn losing_driver_events_ends_the_client() {
 
 #[test]
 fn responses_that_make_no_sense_are_ignored() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let (publication, fake) = publication(&client, &mut driver);
     for type_id in (0x0F00..0x0F20).chain([1, i32::MAX]) {
         for length in [0usize, 3, 8, 12, 16, 36, 100] {
@@ -885,9 +848,7 @@ fn responses_that_make_no_sense_are_ignored() {
 
 #[test]
 fn an_exclusive_publication_follows_the_log_over_terms() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let mut pending = client.async_add_exclusive_publication(IPC, 10).unwrap();
     let id = driver.expect(&Said::AddExclusivePublication(IPC.to_owned(), 10));
     let fake = driver.answer_publication(id, 1, 10, i64::MAX);
@@ -928,13 +889,8 @@ fn an_exclusive_publication_follows_the_log_over_terms() {
 
 #[test]
 fn blocks_and_bounds_are_kept() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, fake) = joined(&client, &mut driver);
     for _ in 0..4 {
         assert!(publication.offer(b"x").is_accepted());
     }
@@ -954,19 +910,14 @@ fn blocks_and_bounds_are_kept() {
     assert_eq!(blocks, [(192, 64)]);
     assert_eq!(image.block_poll(|_| {}, 1000), 0);
     assert!(!image.is_end_of_stream());
-    fake.log.metadata().set_end_of_stream_position(256);
+    fake.publication.log.metadata().set_end_of_stream_position(256);
     assert!(image.is_end_of_stream());
 }
 
 #[test]
 fn reserved_values_travel_with_each_fragment() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, _) = joined(&client, &mut driver);
     assert!(
         publication
             .offer_with(&[1; 3000], |frame| i64::from(frame.offset()) + 5)
@@ -979,13 +930,8 @@ fn reserved_values_travel_with_each_fragment() {
 
 #[test]
 fn handles_of_one_log_in_several_threads_share_the_stream() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
     std::thread::scope(|scope| {
         for number in 0..3u8 {
             let handle = publication.clone();
@@ -1015,7 +961,7 @@ fn handles_of_one_log_in_several_threads_share_the_stream() {
     assert_eq!(
         driver.next().map(|(_, command)| command),
         Some(Said::RemovePublication {
-            id: fake.id.get(),
+            id: image.publication.id.get(),
             revoke: false
         }),
         "once, after the last handle"
@@ -1024,9 +970,7 @@ fn handles_of_one_log_in_several_threads_share_the_stream() {
 
 #[test]
 fn a_foreign_appender_and_our_image_agree() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let (_publication, fake) = publication(&client, &mut driver);
     let (mut subscription, id) = subscription(&client, &mut driver);
     let appender = fulmar::log::ConcurrentAppender::new(fake.log.clone(), 0);
@@ -1110,9 +1054,7 @@ fn a_driver_that_was_replaced_is_left_for_its_successor() {
 
 #[test]
 fn a_removal_that_finds_the_ring_full_is_sent_later() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let (publication, fake) = publication(&client, &mut driver);
     let (subscription, id) = subscription(&client, &mut driver);
     let filler = [0u8; 1000];
@@ -1137,9 +1079,7 @@ fn a_removal_that_finds_the_ring_full_is_sent_later() {
 
 #[test]
 fn an_answer_of_the_wrong_kind_completes_nothing() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let mut pending = client.async_add_publication(IPC, 10).unwrap();
     let id = driver.expect(&say_publication());
     driver.answer_subscription(id);
@@ -1154,9 +1094,7 @@ fn an_answer_of_the_wrong_kind_completes_nothing() {
 
 #[test]
 fn an_error_of_a_channel_reaches_those_who_use_it() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let mut pending = client
         .async_add_subscription("aeron:udp?endpoint=a:1", 10, ImageHandlers::default())
         .unwrap();
@@ -1228,9 +1166,7 @@ fn truncated_files_close_what_lived_in_them_and_nothing_else() {
 
 #[test]
 fn a_handler_may_hold_the_last_of_the_client() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
+    let (mut driver, client, journal) = start();
     let inner = client.clone();
     let handlers = ImageHandlers {
         on_available: Some(Box::new(move |_| assert!(!inner.is_closed()))),
@@ -1308,10 +1244,7 @@ fn a_reader_left_behind_stores_nothing_into_a_counter_of_somebody_else() {
     let mut driver = FakeDriver::start(&clock);
     let (client, journal) = connect(&driver);
     driver.counter(0, 0, 0);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    let position = driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
     for _ in 0..3 {
         assert!(publication.offer(b"x").is_accepted());
     }
@@ -1320,21 +1253,21 @@ fn a_reader_left_behind_stores_nothing_into_a_counter_of_somebody_else() {
         |_, _| {
             seen += 1;
             if seen == 1 {
-                assert!(driver.counters.free(clock.now(), position));
+                assert!(driver.counters.free(clock.now(), image.position));
                 clock.advance(Duration::from_secs(2));
                 let next = driver.counter(4, 4711, 12345);
-                assert_eq!(next, position, "the id is used again");
+                assert_eq!(next, image.position, "the id is used again");
             }
         },
         2,
     );
-    assert_eq!(driver.counters.value(position), Some(12345));
+    assert_eq!(driver.counters.value(image.position), Some(12345));
     assert_eq!(subscription.poll(|_, _| {}, 10), 0, "its log may be overwritten");
     run(&client, &driver, Duration::from_millis(250));
     assert_eq!(
         journal.errors(),
         [ClientError::ImageLapped {
-            image: fake.id.into(),
+            image: image.publication.id.into(),
             position: 0
         }]
     );
@@ -1343,16 +1276,16 @@ fn a_reader_left_behind_stores_nothing_into_a_counter_of_somebody_else() {
 
 #[test]
 fn a_reader_whose_log_was_overwritten_stops_and_says_so_once() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, journal) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    let position = driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, journal) = start();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
     assert!(publication.offer(b"x").is_accepted());
     // A header of the term that uses this partition next: stream and term id are its third word.
-    fake.log.term(0).buffer().store_release_i32(20, 5 + 3);
+    image
+        .publication
+        .log
+        .term(0)
+        .buffer()
+        .store_release_i32(20, 5 + 3);
     for _ in 0..2 {
         assert_eq!(subscription.poll(|_, _| panic!("not of this position"), 10), 0);
         client.invoke();
@@ -1360,11 +1293,11 @@ fn a_reader_whose_log_was_overwritten_stops_and_says_so_once() {
     assert_eq!(
         journal.errors(),
         [ClientError::ImageLapped {
-            image: fake.id.into(),
+            image: image.publication.id.into(),
             position: 0
         }]
     );
-    assert_eq!(driver.counters.value(position), Some(0));
+    assert_eq!(driver.counters.value(image.position), Some(0));
     assert!(subscription.has_no_images());
     assert!(
         driver.next().is_none(),
@@ -1374,13 +1307,8 @@ fn a_reader_whose_log_was_overwritten_stops_and_says_so_once() {
 
 #[test]
 fn a_poll_ends_when_its_handler_closes_the_client() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
-    let (publication, fake) = publication(&client, &mut driver);
-    let (mut subscription, id) = subscription(&client, &mut driver);
-    driver.announce_image(&fake, id, 0);
-    client.invoke();
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, _) = joined(&client, &mut driver);
     for _ in 0..3 {
         assert!(publication.offer(b"x").is_accepted());
     }
@@ -1409,9 +1337,7 @@ impl Drop for AsksWhenDropped {
 
 #[test]
 fn handlers_of_a_failed_add_are_dropped_where_no_lock_is_held() {
-    let clock = ManualClock::new();
-    let mut driver = FakeDriver::start(&clock);
-    let (client, _) = connect(&driver);
+    let (mut driver, client, _) = start();
     let dropped: Arc<Mutex<usize>> = Arc::default();
     let handlers = || {
         let asks = AsksWhenDropped(client.clone(), dropped.clone());

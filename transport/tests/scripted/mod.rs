@@ -376,6 +376,13 @@ pub fn connect<D: Directory + Clone + 'static>(driver: &FakeDriver<D>) -> (Clien
     (client, journal)
 }
 
+/// A driver in memory, and a client of it.
+pub fn start() -> (FakeDriver, Client, Journal) {
+    let driver = FakeDriver::start(&ManualClock::new());
+    let (client, journal) = connect(&driver);
+    (driver, client, journal)
+}
+
 /// Moves the clock in small steps, with a duty cycle of the client and a beat of the driver at each.
 pub fn run<D: Directory + Clone + 'static>(client: &Client, driver: &FakeDriver<D>, time: Duration) {
     let step = Duration::from_millis(10);
