@@ -19,7 +19,7 @@ use fulmar::bits::align;
 use fulmar::wire::StatusMessage;
 use fulmar::wire::data::{DataHeader, is_eos, is_heartbeat, is_revoked};
 use fulmar::wire::{ErrorFrame, FrameKind, Rttm, classify};
-use loopback::{STREAM, client, driver, stream, subscribe, until};
+use loopback::{STREAM, client, driver, exchange, stream, subscribe, until};
 
 /// What the dissector makes of a kind of frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,40 +191,11 @@ fn record(capture: &Path) {
     }
 
     // Requests and responses; the subscription to responses asks for its stream. The request is revoked in the end.
-    let (mut requests, request_port) = subscribe(&there, "127.0.0.1", "");
-    let prototype = there
-        .add_publication(
-            "aeron:udp?control-mode=response|control=127.0.0.1:0|response-correlation-id=prototype|tags=3",
-            STREAM + 1,
-        )
-        .unwrap();
-    let control = prototype.local_addresses().remove(0);
-    let mut responses = here
-        .add_subscription(
-            &format!("aeron:udp?control-mode=response|control={control}"),
-            STREAM + 1,
-        )
-        .unwrap();
-    let channel = format!(
-        "aeron:udp?endpoint=127.0.0.1:{request_port}|response-correlation-id={}",
-        responses.registration_id()
-    );
-    let mut request = here.add_exclusive_publication(&channel, STREAM).unwrap();
-    until("the request came", || requests.is_connected());
-    let image = requests.images()[0].correlation_id();
-    let mut response = there
-        .add_exclusive_publication(
-            &format!("aeron:udp?control-mode=response|response-correlation-id={image}|tags=3"),
-            STREAM + 1,
-        )
-        .unwrap();
-    until("the response channel is connected", || {
-        response.is_connected() && responses.is_connected()
-    });
-    stream(&mut request, &mut [&mut requests], 20);
-    stream(&mut response, &mut [&mut responses], 20);
-    request.revoke();
-    until("the request is gone", || requests.has_no_images());
+    let mut exchange = exchange(&here, &there);
+    stream(&mut exchange.request, &mut [&mut exchange.requests], 20);
+    stream(&mut exchange.response, &mut [&mut exchange.responses], 20);
+    exchange.request.revoke();
+    until("the request is gone", || exchange.requests.has_no_images());
 
     // What is sent by timer comes when it comes.
     until("every kind of frame was recorded", || {

@@ -3,9 +3,8 @@
 
 mod loopback;
 
-use fulmar::RegistrationError;
 use fulmar::control::ErrorCode;
-use loopback::{STREAM, client, driver, stream, stream_from, subscribe, until};
+use loopback::{STREAM, assert_refused, client, driver, stream, stream_from, subscribe, until};
 
 #[test]
 fn receivers_of_a_multicast_group_all_get_the_stream() {
@@ -36,16 +35,7 @@ fn an_even_multicast_address_is_refused() {
     let driver = driver(&[]);
     let client = client(&driver);
     let refused = client.add_publication("aeron:udp?endpoint=224.20.30.38:40456", STREAM);
-    assert!(
-        matches!(
-            refused,
-            Err(RegistrationError::Refused {
-                code: ErrorCode::GenericError,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert_refused(refused, ErrorCode::GenericError);
 }
 
 #[test]
@@ -88,30 +78,12 @@ fn destinations_of_a_channel_that_is_not_manual_are_refused() {
         .add_publication("aeron:udp?endpoint=127.0.0.1:40123", STREAM)
         .unwrap();
     let refused = publication.add_destination("aeron:udp?endpoint=127.0.0.1:40124");
-    assert!(
-        matches!(
-            refused,
-            Err(RegistrationError::Refused {
-                code: ErrorCode::GenericError,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert_refused(refused, ErrorCode::GenericError);
     let subscription = client
         .add_subscription("aeron:udp?endpoint=127.0.0.1:0", STREAM)
         .unwrap();
     let refused = subscription.add_destination("aeron:udp?endpoint=127.0.0.1:0");
-    assert!(
-        matches!(
-            refused,
-            Err(RegistrationError::Refused {
-                code: ErrorCode::InvalidChannel,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert_refused(refused, ErrorCode::InvalidChannel);
 }
 
 #[test]

@@ -7,8 +7,10 @@ mod loopback;
 use std::sync::{Arc, Mutex};
 
 use fulmar::control::ErrorCode;
-use fulmar::{Client, ClientError, ClientSettings, RegistrationError};
-use loopback::{STREAM, client, driver, port_of, stream, stream_from, subscribe, until};
+use fulmar::{Client, ClientError, ClientSettings};
+use loopback::{
+    STREAM, assert_refused, client, driver, exchange, port_of, stream, stream_from, subscribe, until,
+};
 
 #[test]
 fn a_spy_sees_what_is_sent_and_connects_a_publication_that_allows_it() {
@@ -133,16 +135,7 @@ fn a_subscription_to_one_session_takes_no_other() {
     assert_eq!(one.image_count(), 1);
     // Explicit sessions are unique on a channel and stream.
     let refused = publisher.add_exclusive_publication(&format!("{channel}|session-id=77"), STREAM);
-    assert!(
-        matches!(
-            refused,
-            Err(RegistrationError::Refused {
-                code: ErrorCode::InvalidChannel,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert_refused(refused, ErrorCode::InvalidChannel);
 }
 
 #[test]
@@ -164,16 +157,7 @@ fn publications_are_shared_by_channel_and_by_tag() {
         .unwrap();
     assert_eq!(copied.session_id(), first.session_id());
     let refused = publisher.add_publication("aeron:udp?tags=999", STREAM);
-    assert!(
-        matches!(
-            refused,
-            Err(RegistrationError::Refused {
-                code: ErrorCode::GenericError,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert_refused(refused, ErrorCode::GenericError);
 }
 
 #[test]
@@ -221,43 +205,9 @@ fn the_publisher_learns_that_its_stream_was_rejected() {
 fn a_server_answers_each_client_on_a_channel_of_its_own() {
     let (near, far) = (driver(&[]), driver(&[]));
     let (asker, server) = (client(&near), client(&far));
-    let (mut requests, request_port) = subscribe(&server, "127.0.0.1", "");
-    // Holds the control port, so that it can be told to the client.
-    let prototype = server
-        .add_publication(
-            "aeron:udp?control-mode=response|control=127.0.0.1:0|response-correlation-id=prototype|tags=3",
-            STREAM + 1,
-        )
-        .unwrap();
-    let control = prototype.local_addresses().remove(0);
-    let mut responses = asker
-        .add_subscription(
-            &format!("aeron:udp?control-mode=response|control={control}"),
-            STREAM + 1,
-        )
-        .unwrap();
-    let mut request = asker
-        .add_exclusive_publication(
-            &format!(
-                "aeron:udp?endpoint=127.0.0.1:{request_port}|response-correlation-id={}",
-                responses.registration_id()
-            ),
-            STREAM,
-        )
-        .unwrap();
-    until("the request came", || requests.is_connected());
-    let image = requests.images()[0].correlation_id();
-    let mut response = server
-        .add_exclusive_publication(
-            &format!("aeron:udp?control-mode=response|response-correlation-id={image}|tags=3"),
-            STREAM + 1,
-        )
-        .unwrap();
-    until("the response channel is connected", || {
-        response.is_connected() && responses.is_connected()
-    });
-    stream(&mut request, &mut [&mut requests], 20);
-    stream(&mut response, &mut [&mut responses], 200);
+    let mut exchange = exchange(&asker, &server);
+    stream(&mut exchange.request, &mut [&mut exchange.requests], 20);
+    stream(&mut exchange.response, &mut [&mut exchange.responses], 200);
 }
 
 #[test]
@@ -305,11 +255,5 @@ fn a_name_that_nobody_knows_holds_no_other_client_up() {
         outcome = lookup.poll();
         outcome.is_some()
     });
-    assert!(matches!(
-        outcome,
-        Some(Err(RegistrationError::Refused {
-            code: ErrorCode::UnknownHost,
-            ..
-        }))
-    ));
+    assert_refused(outcome.unwrap(), ErrorCode::UnknownHost);
 }

@@ -8,7 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use fulmar::{Client, ClientSettings, ExclusivePublication, Publication, Subscription};
+use fulmar::control::ErrorCode;
+use fulmar::{Client, ClientSettings, ExclusivePublication, Publication, RegistrationError, Subscription};
 use fulmar_media_driver::{DriverSettings, MediaDriver};
 
 /// Far longer than anything here takes; a test that waits for it has failed.
@@ -63,6 +64,56 @@ pub(crate) fn port_of(subscription: &Subscription) -> u16 {
         !addresses.is_empty()
     });
     addresses[0].rsplit(':').next().unwrap().parse().unwrap()
+}
+
+/// Checks that the driver refused something, and with which code.
+#[track_caller]
+pub(crate) fn assert_refused<T: std::fmt::Debug>(result: Result<T, RegistrationError>, expected: ErrorCode) {
+    assert!(
+        matches!(&result, Err(RegistrationError::Refused { code, .. }) if *code == expected),
+        "{result:?}"
+    );
+}
+
+/// Requests of one client that another one answers on a response channel.
+pub(crate) struct Exchange {
+    pub(crate) request: ExclusivePublication,
+    pub(crate) requests: Subscription,
+    pub(crate) response: ExclusivePublication,
+    pub(crate) responses: Subscription,
+    /// Holds the control port, so that it can be told to the client.
+    _prototype: Publication,
+}
+
+/// Requests on [`STREAM`], responses on the next one; both are connected.
+pub(crate) fn exchange(asker: &Client, server: &Client) -> Exchange {
+    let (mut requests, port) = subscribe(server, "127.0.0.1", "");
+    let prototype = server
+        .add_publication(
+            "aeron:udp?control-mode=response|control=127.0.0.1:0|response-correlation-id=prototype|tags=3",
+            STREAM + 1,
+        )
+        .unwrap();
+    let control = prototype.local_addresses().remove(0);
+    let channel = format!("aeron:udp?control-mode=response|control={control}");
+    let responses = asker.add_subscription(&channel, STREAM + 1).unwrap();
+    let id = responses.registration_id();
+    let channel = format!("aeron:udp?endpoint=127.0.0.1:{port}|response-correlation-id={id}");
+    let request = asker.add_exclusive_publication(&channel, STREAM).unwrap();
+    until("the request came", || requests.is_connected());
+    let image = requests.images()[0].correlation_id();
+    let channel = format!("aeron:udp?control-mode=response|response-correlation-id={image}|tags=3");
+    let response = server.add_exclusive_publication(&channel, STREAM + 1).unwrap();
+    until("the response channel is connected", || {
+        response.is_connected() && responses.is_connected()
+    });
+    Exchange {
+        request,
+        requests,
+        response,
+        responses,
+        _prototype: prototype,
+    }
 }
 
 /// The message with this number: its length and bytes tell its number.
