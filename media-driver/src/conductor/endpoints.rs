@@ -64,17 +64,8 @@ pub(super) fn allocate_status(
     address: &str,
 ) -> Result<StatusCounter, CommandFailure> {
     let label = label::bound_channel_label(names.status, channel, address);
-    let id = services.allocate(&CounterSpec {
-        type_id: names.status_type,
-        key: &type_id::channel_key(channel),
-        label: label.as_bytes(),
-        registration_id: correlation_id.0,
-        owner_id: 0,
-        reference_id: 0,
-    })?;
-    let value = services.counter(id);
-    value.set_release(STATUS_ACTIVE);
-    Ok(StatusCounter { id, value })
+    let key = type_id::channel_key(channel);
+    allocate_active(services, (names.status_type, &key), &label, correlation_id.0)
 }
 
 /// Allocates the counter of a local address.
@@ -86,11 +77,27 @@ pub(super) fn allocate_address(
     address: &str,
 ) -> Result<StatusCounter, CommandFailure> {
     let label = label::socket_address_label(names.address, status, address);
+    let key = type_id::socket_address_key(status, address);
+    allocate_active(
+        services,
+        (type_id::LOCAL_SOCKET_ADDRESS, &key),
+        &label,
+        registration_id.0,
+    )
+}
+
+/// Allocates a counter that says whether something works, and says so.
+fn allocate_active(
+    services: &mut Services,
+    (type_id, key): (i32, &[u8]),
+    label: &str,
+    registration_id: i64,
+) -> Result<StatusCounter, CommandFailure> {
     let id = services.allocate(&CounterSpec {
-        type_id: type_id::LOCAL_SOCKET_ADDRESS,
-        key: &type_id::socket_address_key(status, address),
+        type_id,
+        key,
         label: label.as_bytes(),
-        registration_id: registration_id.0,
+        registration_id,
         owner_id: 0,
         reference_id: 0,
     })?;

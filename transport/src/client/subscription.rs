@@ -138,18 +138,7 @@ impl SubscriptionShared {
     /// Images that the driver has left behind, at two looks in a row; they are closed. One look is not enough: a
     /// driver on its way out frees its counters one by one before it says so.
     pub(super) fn close_lapsed(&self) -> Vec<Arc<ImageShared>> {
-        let mut inner = lock(&self.inner);
-        let (lapsed, good): (Vec<_>, Vec<_>) = core::mem::take(&mut inner.images)
-            .into_iter()
-            .partition(|image| image.has_lapsed_again());
-        inner.images = good;
-        if !lapsed.is_empty() {
-            for image in &lapsed {
-                image.close();
-            }
-            self.changed(&inner);
-        }
-        lapsed
+        self.close_images(|image| image.has_lapsed_again())
     }
 
     /// The handle has read an ended image to its end.
@@ -172,18 +161,19 @@ impl SubscriptionShared {
 
     /// Images whose log was truncated; they are closed.
     pub(super) fn close_damaged(&self) -> Vec<Arc<ImageShared>> {
+        self.close_images(|image| image.log().region().is_damaged())
+    }
+
+    fn close_images(&self, matches: impl Fn(&ImageShared) -> bool) -> Vec<Arc<ImageShared>> {
         let mut inner = lock(&self.inner);
-        let (damaged, good): (Vec<_>, Vec<_>) = core::mem::take(&mut inner.images)
-            .into_iter()
-            .partition(|image| image.log().region().is_damaged());
-        inner.images = good;
-        if !damaged.is_empty() {
-            for image in &damaged {
+        let closed: Vec<_> = inner.images.extract_if(.., |image| matches(image)).collect();
+        if !closed.is_empty() {
+            for image in &closed {
                 image.close();
             }
             self.changed(&inner);
         }
-        damaged
+        closed
     }
 
     fn changed(&self, inner: &Inner) {
