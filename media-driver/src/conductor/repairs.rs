@@ -170,14 +170,7 @@ fn holder_of(
     let holds = |owner: &OwnerRecord| {
         owner.registration_id == registration_id
             && live.contains(&owner.client_id)
-            && match owner.window {
-                Window::None => false,
-                Window::Reserving => true,
-                Window::InFlight {
-                    position: start,
-                    length: taken,
-                } => start < position.saturating_add(length) && position < start.saturating_add(taken),
-            }
+            && owner.window.may_touch(position, length)
     };
     if extension.owners().any(|owner| holds(&owner)) {
         Holder::Live
