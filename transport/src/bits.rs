@@ -1,7 +1,4 @@
-//! Alignment arithmetic and the sizes that layouts are built from.
-
-/// Length of a cache line, bytes.
-pub const CACHE_LINE_LENGTH: usize = 64;
+//! Alignment arithmetic.
 
 /// `value` rounded up to a multiple of `alignment`, which is a power of two.
 #[inline]

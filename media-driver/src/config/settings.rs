@@ -43,12 +43,6 @@ impl Setting {
         self.raw_doc.trim()
     }
 
-    /// The built-in default as text.
-    #[must_use]
-    pub fn default_text(&self) -> String {
-        (self.show)(&DriverValues::defaults())
-    }
-
     /// The row with this key or alias. Letter case does not matter and `_` counts as `.`, so that names of properties
     /// and of the environment can both be looked up.
     #[must_use]

@@ -234,12 +234,6 @@ impl SendEndpoint {
         &self.publications
     }
 
-    /// Its publications when it is done with.
-    #[must_use]
-    pub fn into_publications(self) -> Vec<Box<PublicationSender>> {
-        self.publications
-    }
-
     /// The sender takes it over: its clock counts from here on.
     pub fn start(&mut self, now: NanoTime) {
         self.last_status_message = now;

@@ -9,6 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::collections::BTreeMap;
 
 use fulmar::time::NanoTime;
+use fulmar::wire::DATAGRAM_MAX_LENGTH;
 use fulmar::wire::resolution::{Entry, EntryIter, encode};
 
 /// Names remembered at most.
@@ -16,9 +17,6 @@ pub const CACHE_ENTRIES_MAX: usize = 4096;
 
 /// Neighbours remembered at most; each one is sent a datagram a second.
 pub const NEIGHBORS_MAX: usize = 512;
-
-/// Longest frame that is sent whatever the MTU says.
-const FRAME_MAX_LENGTH: usize = 65_504;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
@@ -110,7 +108,7 @@ impl Gossip {
             next_gossip: now.plus_nanos(settings.gossip_interval_ns),
             next_bootstrap: now,
             next_expiry: NanoTime::never_after(now),
-            frame: vec![0; settings.mtu_length.min(FRAME_MAX_LENGTH)],
+            frame: vec![0; settings.mtu_length.min(DATAGRAM_MAX_LENGTH)],
             settings,
         }
     }

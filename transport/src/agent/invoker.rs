@@ -69,11 +69,6 @@ impl<A: Agent> AgentInvoker<A> {
         &self.agent
     }
 
-    /// The agent, for calls between its turns.
-    pub fn agent_mut(&mut self) -> &mut A {
-        &mut self.agent
-    }
-
     /// Closes the agent. Further calls do nothing.
     pub fn close(&mut self) {
         if self.state == State::Running {

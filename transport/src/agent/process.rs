@@ -264,28 +264,6 @@ pub fn thread_cpu_time() -> Duration {
     duration(usage.ru_utime) + duration(usage.ru_stime)
 }
 
-/// Binds the calling thread to one processor.
-///
-/// # Errors
-/// `InvalidInput` for a processor number beyond what the system can name; whatever the kernel says otherwise.
-pub fn pin_thread(processor: usize) -> io::Result<()> {
-    if processor >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    // SAFETY: a cpu_set_t is plain bits, all zero is the empty set, and the number is below CPU_SETSIZE; the set
-    // outlives the call, which reads as many bytes as it is told.
-    let result = unsafe {
-        let mut set: libc::cpu_set_t = core::mem::zeroed();
-        libc::CPU_SET(processor, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 fn open_descriptor(pid: i64) -> Result<OwnedFd, WatchError> {
     let Ok(pid @ 1..) = libc::pid_t::try_from(pid) else {
         return Err(WatchError::Gone);

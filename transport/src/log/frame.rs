@@ -338,13 +338,6 @@ impl<'a> Payload<'a> {
         self.read(offset).map(i32::from_le)
     }
 
-    /// Four bytes at an offset, little-endian, if there are so many.
-    #[inline(always)]
-    #[must_use]
-    pub fn read_u32(&self, offset: usize) -> Option<u32> {
-        self.read(offset).map(u32::from_le)
-    }
-
     /// Eight bytes at an offset, little-endian, if there are so many.
     #[inline(always)]
     #[must_use]
