@@ -11,13 +11,14 @@
 mod loopback;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
 use fulmar::bits::align;
 use fulmar::wire::StatusMessage;
 use fulmar::wire::data::{DataHeader, is_eos, is_heartbeat, is_revoked};
+use fulmar::wire::resolution::EntryIter;
 use fulmar::wire::{ErrorFrame, FrameKind, Rttm, classify};
 use loopback::{STREAM, client, driver, exchange, stream, subscribe, until};
 
@@ -29,14 +30,15 @@ enum Reading {
     /// Its type is newer than the dissector, which leaves the datagram alone: a payload of unknown protocol.
     Unknown,
     /// Its layout is newer than the dissector, which takes the session id for the length of an offending frame that
-    /// follows. So it says "malformed" wherever the session id is more than the bytes that are left, whoever sent it.
+    /// follows. So it says "malformed" wherever the session id is more than the bytes that are left, whoever sent it: the
+    /// suite `wire` shows the same mark on the frames of Aeron's C driver. It is the only mark in the capture.
     OldLayout(&'static str),
 }
 
 use Reading::{As, OldLayout, Unknown};
 
 /// Every kind of frame that we send, and what tshark 4.0 makes of it.
-const KINDS: [(&str, Reading); 19] = [
+const KINDS: [(&str, Reading); 20] = [
     ("DATA", As("data")),
     ("PAD", As("pad")),
     ("heartbeat", As("heartbeat")),
@@ -56,7 +58,8 @@ const KINDS: [(&str, Reading); 19] = [
     ("ERR", OldLayout("err")),
     ("ERR with group tag", OldLayout("err")),
     ("RSP_SETUP", Unknown),
-    ("RES", Unknown),
+    ("RES, IPv4", Unknown),
+    ("RES, IPv6", Unknown),
 ];
 
 /// Fields of the dissector, one for each layout that it knows.
@@ -67,6 +70,16 @@ const FIELDS: [&str; 8] = ["data", "pad", "heartbeat", "setup", "sm", "nak", "rt
 const FITTING_SESSION: i32 = 28;
 const OTHER_SESSION: i32 = -1_395_026_950;
 
+/// Why the far end rejects streams.
+const REASON: &str = "not today";
+
+/// The ERR of Aeron's C driver (which the suite `wire` gets from it) for receiver 7, with group tag 77 and without, for
+/// session 5 of [`STREAM`]. Our frames differ from it in session and receiver only.
+const ERRORS_OF_C: [&str; 2] = [
+    "310000000008040005000000e903000007000000000000004d000000000000000d000000090000006e6f7420746f646179",
+    "310000000000040005000000e90300000700000000000000ffffffffffffffff0d000000090000006e6f7420746f646179",
+];
+
 /// One frame of a datagram: its kind and the length in its header.
 struct Frame {
     kind: &'static str,
@@ -76,7 +89,7 @@ struct Frame {
 /// The datagrams of a capture file as far as it is written.
 fn datagrams(capture: &Path) -> Vec<Vec<Frame>> {
     let file = std::fs::read(capture).unwrap();
-    let (mut rest, mut datagrams) = (&file[24..], Vec::new());
+    let (mut rest, mut datagrams) = (file.get(24..).unwrap_or_default(), Vec::new());
     while let Some((header, after)) = rest.split_at_checked(16) {
         let length = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
         let Some((packet, after)) = after.split_at_checked(length) else {
@@ -107,6 +120,7 @@ fn frames(datagram: &[u8]) -> Vec<Frame> {
         FrameKind::Rttm => "RTTM answer",
         FrameKind::Error => {
             let error = ErrorFrame::parse(datagram).unwrap();
+            assert_is_laid_out_as_c_does(datagram, &error);
             match (error.group_tag, error.session_id.0) {
                 (None, FITTING_SESSION) => "ERR, session id that fits",
                 (Some(_), FITTING_SESSION) => "ERR with group tag, session id that fits",
@@ -115,10 +129,28 @@ fn frames(datagram: &[u8]) -> Vec<Frame> {
             }
         }
         FrameKind::ResponseSetup => "RSP_SETUP",
-        FrameKind::Resolution => "RES",
+        FrameKind::Resolution => {
+            let mut entries = EntryIter::parse(datagram).unwrap();
+            match entries.next().unwrap().unwrap().address {
+                IpAddr::V4(_) => "RES, IPv4",
+                IpAddr::V6(_) => "RES, IPv6",
+            }
+        }
     };
     let length = u32::from_le_bytes(datagram[..4].try_into().unwrap());
     vec![Frame { kind, length }]
+}
+
+fn assert_is_laid_out_as_c_does(datagram: &[u8], error: &ErrorFrame) {
+    let [tagged, plain] = ERRORS_OF_C;
+    let golden = if error.group_tag.is_some() { tagged } else { plain };
+    let mut expected: Vec<u8> = (0..golden.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&golden[at..at + 2], 16).unwrap())
+        .collect();
+    expected[8..12].copy_from_slice(&error.session_id.0.to_le_bytes());
+    expected[16..24].copy_from_slice(&datagram[16..24]);
+    assert_eq!(datagram, expected);
 }
 
 fn data_frames(mut datagram: &[u8]) -> Vec<Frame> {
@@ -186,7 +218,7 @@ fn record(capture: &Path) {
         let channel = format!("aeron:udp?endpoint={host}:{port}|session-id={session}");
         let mut publication = here.add_exclusive_publication(&channel, STREAM).unwrap();
         stream(&mut publication, &mut [&mut subscription], 10);
-        subscription.images()[0].reject("not today").unwrap();
+        subscription.images()[0].reject(REASON).unwrap();
         until("it is not connected any more", || !publication.is_connected());
     }
 
@@ -200,7 +232,27 @@ fn record(capture: &Path) {
     // What is sent by timer comes when it comes.
     until("every kind of frame was recorded", || {
         let seen: BTreeSet<_> = kinds(&datagrams(capture)).collect();
-        KINDS.iter().all(|(kind, _)| seen.contains(kind))
+        KINDS
+            .iter()
+            .all(|(kind, _)| seen.contains(kind) || *kind == "RES, IPv6")
+    });
+}
+
+/// A driver that resolves names over IPv6 tells a neighbour its name.
+fn record_name_over_ipv6(capture: &Path) {
+    let neighbor = UdpSocket::bind("[::1]:0").unwrap();
+    let _driver = driver(&[
+        ("fulmar.capture", capture.to_str().unwrap()),
+        ("aeron.name.resolver.supplier", "driver"),
+        ("aeron.driver.resolver.name", "near"),
+        ("aeron.driver.resolver.interface", "[::1]:0"),
+        (
+            "aeron.driver.resolver.bootstrap.neighbor",
+            &neighbor.local_addr().unwrap().to_string(),
+        ),
+    ]);
+    until("an IPv6 address was recorded", || {
+        kinds(&datagrams(capture)).any(|kind| kind == "RES, IPv6")
     });
 }
 
@@ -308,22 +360,28 @@ fn a_dissector_reads_every_kind_of_frame() {
         }
     };
     let version = version.lines().next().unwrap_or_default();
-    let capture = home.path().join("driver.pcap");
-    record(&capture);
-    let sent = datagrams(&capture);
-    let lines = dissect(home.path(), &capture);
-    assert_eq!(lines.lines().count(), sent.len());
-    for (datagram, line) in sent.iter().zip(lines.lines()) {
-        let kinds: Vec<_> = datagram.iter().map(|frame| frame.kind).collect();
-        assert_eq!(
-            Verdict::parse(line),
-            Verdict::expected(datagram),
-            "{version} reads {kinds:?} otherwise than the table says: {line}"
-        );
+    let captures = ["driver.pcap", "names.pcap"].map(|name| home.path().join(name));
+    record(&captures[0]);
+    record_name_over_ipv6(&captures[1]);
+    let mut sent = Vec::new();
+    for capture in &captures {
+        let recorded = datagrams(capture);
+        let lines = dissect(home.path(), capture);
+        assert_eq!(lines.lines().count(), recorded.len());
+        for (datagram, line) in recorded.iter().zip(lines.lines()) {
+            let kinds: Vec<_> = datagram.iter().map(|frame| frame.kind).collect();
+            assert_eq!(
+                Verdict::parse(line),
+                Verdict::expected(datagram),
+                "{version} reads {kinds:?} otherwise than the table says: {line}"
+            );
+        }
+        sent.extend(recorded);
     }
     println!("{version} on {} datagrams:", sent.len());
     for (kind, reading) in KINDS {
         let count = kinds(&sent).filter(|it| *it == kind).count();
+        assert_ne!(count, 0, "no {kind} was sent");
         println!("{count:5} {kind}: {reading:?}");
     }
 }

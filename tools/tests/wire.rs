@@ -44,6 +44,8 @@ macro_rules! rows {
     )* };
 }
 
+#[path = "wire/dissector.rs"]
+mod dissector;
 #[path = "wire/group_rows.rs"]
 mod group_rows;
 #[path = "wire/hostile.rs"]

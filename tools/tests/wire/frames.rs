@@ -129,13 +129,13 @@ pub fn rttm(flags: u8, key: Key, echo: i64, receiver: i64) -> Vec<u8> {
     fields.i64(echo).i64(0).i64(receiver).0
 }
 
-/// An ERR with code 13.
+/// An ERR with code 13. Without a group tag Aeron fills its place with -1.
 pub fn err(key: Key, receiver: i64, group_tag: Option<i64>, text: &str) -> Vec<u8> {
     let flags = if group_tag.is_some() { 8 } else { 0 };
     let fields = Fields::header(40 + text.len(), flags, ERR)
         .i32(key.session)
         .i32(key.stream);
-    let fields = fields.i64(receiver).i64(group_tag.unwrap_or(0)).i32(13);
+    let fields = fields.i64(receiver).i64(group_tag.unwrap_or(-1)).i32(13);
     let mut bytes = fields.i32(i32::try_from(text.len()).expect("short")).0;
     bytes.extend_from_slice(text.as_bytes());
     bytes

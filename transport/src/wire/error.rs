@@ -32,6 +32,8 @@ pub struct ErrorFrame<'a> {
 impl<'a> ErrorFrame<'a> {
     /// The frame has a group tag.
     pub const FLAG_HAS_GROUP_TAG: u8 = 0x08;
+    /// What fills the place of a group tag that is not there: readers go by the flag, Aeron's C driver writes this.
+    pub const NO_GROUP_TAG: i64 = -1;
     /// Error code of a rejected image.
     pub const IMAGE_REJECTED: i32 = 13;
 
@@ -73,7 +75,7 @@ impl<'a> ErrorFrame<'a> {
             .i32(self.session_id.0)
             .i32(self.stream_id.0)
             .i64(self.receiver_id)
-            .i64(self.group_tag.unwrap_or(0))
+            .i64(self.group_tag.unwrap_or(Self::NO_GROUP_TAG))
             .i32(self.error_code)
             .i32(text.len() as i32)
             .bytes(text);

@@ -466,6 +466,7 @@ fn an_error_text_stays_inside_its_frame() {
     };
     let bytes = encoded_error(&error);
     assert_eq!(bytes.len(), 1063);
+    assert_eq!((bytes[5], &bytes[24..32]), (0, &[0xFF; 8][..]));
     assert_eq!(ErrorFrame::parse(&bytes).unwrap().text.len(), ERROR_TEXT_MAX);
     assert_eq!(error.encode(&mut [0; 100]), 0);
     for length in [-1i32, 1024, 1023 + 1, i32::MAX, i32::MIN] {
