@@ -45,7 +45,14 @@ fn capture(datagrams: &[Vec<u8>]) -> Vec<u8> {
 fn dissect(file: &Path) -> Option<Vec<(String, bool)>> {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file);
-    command.args(["-d", "udp.port==1-65535,aeron", "-T", "fields", "-E", "separator=|"]);
+    command.args([
+        "-d",
+        "udp.port==1-65535,aeron",
+        "-T",
+        "fields",
+        "-E",
+        "separator=|",
+    ]);
     for field in ["aeron.err.frame_length", "aeron.err.string", "_ws.expert.message"] {
         command.args(["-e", field]);
     }
