@@ -187,6 +187,12 @@ fn publisher_child(dir: &str, point: &str) {
     }
     let shape = log.shape();
     let offset = (raw & 0xffff_ffff) as usize;
+    if offset + 160 > shape.term_length() as usize {
+        // It ran over the end of the term, where an offer would turn the log over: it dies before that.
+        say("stuck", point);
+        hear();
+        return;
+    }
     let position = shape.position(fulmar::id::TermId((raw >> 32) as i32), offset as i32);
     slot.claimed(position, 160);
     if point == "noted" {
