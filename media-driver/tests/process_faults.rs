@@ -19,7 +19,7 @@ use fulmar::cnc::{CncFile, Extension};
 use fulmar::id::RegistrationId;
 use fulmar::log::LogBuffers;
 use fulmar::memory::mapped;
-use fulmar::{Client, ClientEvent, ClientSettings, CommitError, Subscription};
+use fulmar::{Claim, Client, ClientEvent, ClientSettings, CommitError, Publication, Subscription};
 use fulmar_media_driver::{DriverSettings, MediaDriver};
 
 const CHANNEL: &str = "aeron:ipc?term-length=64k";
@@ -148,7 +148,7 @@ fn publisher_child(dir: &str, point: &str) {
     }
     let registration = publication.original_registration_id();
     if point == "claim" {
-        let claim = publication.try_claim(100).unwrap();
+        let claim = claim_room(&publication);
         say("stuck", point);
         hear();
         drop(claim);
@@ -212,18 +212,23 @@ fn publisher_child(dir: &str, point: &str) {
     hear();
 }
 
+/// Claims 100 bytes, as soon as there is room and the log does not turn over.
+fn claim_room(publication: &Publication) -> Claim<'_> {
+    loop {
+        match publication.try_claim(100) {
+            Ok(claim) => return claim,
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+}
+
 /// Takes a claim, says so, and commits when it is told to.
 fn claimer_child(dir: &str) {
     let client = Client::connect(settings(dir)).unwrap();
     let publication = client.add_publication(CHANNEL, STREAM).unwrap();
     say("ready", "");
     hear();
-    let mut claim = loop {
-        match publication.try_claim(100) {
-            Ok(claim) => break claim,
-            Err(_) => std::thread::yield_now(),
-        }
-    };
+    let mut claim = claim_room(&publication);
     claim.buffer_mut().fill(0xAB);
     say("claimed", "");
     hear();
@@ -291,7 +296,7 @@ impl Survivor {
         count
     }
 
-    fn offer(&mut self, publication: &fulmar::Publication) -> bool {
+    fn offer(&mut self, publication: &Publication) -> bool {
         let offered = publication.offer(&self.next.to_le_bytes()).position().is_some();
         self.next += u64::from(offered);
         offered
@@ -300,7 +305,7 @@ impl Survivor {
 
 fn pump(
     survivor: &mut Survivor,
-    publication: &fulmar::Publication,
+    publication: &Publication,
     subscription: &mut Subscription,
     length: Duration,
 ) {
