@@ -19,7 +19,7 @@ use fulmar::sync::{Arc, AtomicBool, Ordering};
 use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
 
 use crate::commands::{Lane, Watches};
-use crate::conductor::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
+use crate::conductor::{CONDUCTOR_CAP_NS, Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
 use crate::io::{
     CaptureNetwork, FaultError, FaultNetwork, FaultRules, FaultSettings, Network, Registration,
@@ -298,6 +298,17 @@ impl NetworkWaiting {
                 Some(waiting.cap.clone())
             }
             _ => None,
+        }
+    }
+
+    /// Where the ends of processes ring the bell of a conductor with a thread of its own.
+    fn process_alarm(&self, conductor: &Doorbell) -> Registration {
+        match self {
+            Self::Both(waiting) | Self::Each { sender: waiting, .. } => {
+                waiting.registration.ring_for_processes(conductor.clone());
+                waiting.registration.clone()
+            }
+            Self::None | Self::All(_) => Registration::none(),
         }
     }
 
@@ -700,6 +711,7 @@ fn assemble(
         Box::new(move |reason| ended.set(reason))
     };
     let sender_cap = waiting.sender_cap(&extension);
+    let process_alarm = waiting.process_alarm(&bells.conductor);
     let conductor = Conductor::new(
         ConductorParts {
             context: context.clone(),
@@ -716,6 +728,7 @@ fn assemble(
             seed: fastrand::u64(..),
             os_buffers: read_os_buffers(),
             sender_cap,
+            hears_processes: process_alarm.is_some(),
             on_end: hook,
         },
         now,
@@ -729,6 +742,7 @@ fn assemble(
         watched,
         now.nanos,
     )
+    .with_process_alarm(process_alarm)
     .with_names(network.as_ref(), now.nanos)?;
     let counters = NetworkCounters::new(&cnc.counter_values());
     let sender = SenderAgent::new(
@@ -816,7 +830,7 @@ fn start(
     } = assembly;
     let (conductor, resources) = (wrap(Box::new(conductor)), wrap(Box::new(resources)));
     let (sender, receiver) = (wrap(Box::new(sender)), wrap(Box::new(receiver)));
-    let cap = Duration::from_nanos(context.idle_cap_ns as u64);
+    let cap = Duration::from_nanos(context.idle_cap_ns.unsigned_abs());
     let run = |agent: Box<dyn Agent + Send>, cpu: Option<u32>, idle: Box<dyn IdleStrategy>, name: &str| {
         let pinned = Pinned {
             agent,
@@ -870,7 +884,9 @@ fn start(
             )?);
         }
     }
-    let idle = context.conductor_idle.strategy(bells.conductor, cap);
+    // The conductor itself asks for less where somebody can not wake it.
+    let longest = cap.max(Duration::from_nanos(CONDUCTOR_CAP_NS.unsigned_abs()));
+    let idle = context.conductor_idle.strategy(bells.conductor, longest);
     runners.push(run(conductor, conductor_cpu, idle, "fulmar-conduct")?);
     // It only ever waits for slow calls, so it always sleeps when it has none to make.
     let idle = IdleMode::Adaptive.strategy(bells.resources, RESOURCE_IDLE_CAP);

@@ -46,6 +46,10 @@ const WALL_CLOCK_STEP_MS: i64 = 100;
 /// How often a busy conductor looks whether a client's process ended, nanoseconds; an idle one looks whenever it wakes.
 const WATCH_INTERVAL_NS: i64 = 5_000_000;
 
+/// How long a conductor sleeps at most whom all clients and the ends of their processes wake: the first command of a
+/// client of another make may wait so long, nanoseconds.
+pub const CONDUCTOR_CAP_NS: i64 = 50_000_000;
+
 /// Clients remembered as not watchable; further ones are asked about again.
 const UNWATCHABLE_MAX: usize = 4096;
 
@@ -97,6 +101,8 @@ pub struct ConductorParts {
     pub os_buffers: OsSocketBuffers,
     /// How long a sender with a thread of its own sleeps at most, if our clients can wake it.
     pub sender_cap: Option<WaitCap>,
+    /// Whether the end of a process wakes the conductor, so that it need not look.
+    pub hears_processes: bool,
     /// Called when the driver has to end.
     pub on_end: TerminationHook,
 }
@@ -105,6 +111,9 @@ pub struct ConductorParts {
 pub struct Conductor {
     pub(super) context: DriverContext,
     pub(super) sender_cap: Option<WaitCap>,
+    hears_processes: bool,
+    /// Whether every client wakes whom it has work for.
+    pub(super) all_clients_ring: bool,
     pub(super) cnc: CncFile,
     pub(super) extension: Extension,
     pub(super) ring: ManyToOneRing<View>,
@@ -210,6 +219,7 @@ impl Conductor {
             seed,
             os_buffers,
             sender_cap,
+            hears_processes,
             on_end,
         } = parts;
         let ring = cnc.to_driver_ring().clone();
@@ -227,9 +237,11 @@ impl Conductor {
         let sender_ports = WildcardPorts::new(context.sender_wildcard_port_range);
         let receiver_ports = WildcardPorts::new(context.receiver_wildcard_port_range);
         let head = ring.consumer_position();
-        let longest_idle = context.idle_cap_ns;
+        let longest_idle = context.idle_cap_ns.max(CONDUCTOR_CAP_NS);
         Ok(Self {
             sender_cap,
+            hears_processes,
+            all_clients_ring: true,
             ring_watch: RingWatch {
                 head,
                 since: now.nanos,
@@ -494,8 +506,8 @@ impl Agent for Conductor {
         let mut work = 0;
         if self.next_timer.is_due(self.services.timer) {
             self.next_timer = self.services.timer.plus_nanos(self.context.timer_interval_ns);
+            // What it finds is done at once: it is no reason to stay awake.
             self.on_timer();
-            work += 1;
         }
         work += self.poll_command();
         work += self.poll_resource_events();
@@ -517,7 +529,10 @@ impl Agent for Conductor {
     }
 
     fn next_deadline(&self) -> NanoTime {
-        let timer = self.stall.to_real(self.next_timer);
+        let mut timer = self.stall.to_real(self.next_timer);
+        if !(self.hears_processes && self.all_clients_ring) {
+            timer = timer.earlier(self.now.plus_nanos(self.context.idle_cap_ns));
+        }
         // Whoever's command is under way is buried when it is done, which wakes the conductor.
         if self
             .departed

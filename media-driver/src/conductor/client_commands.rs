@@ -206,7 +206,7 @@ impl Conductor {
             client.watched = self.watch(client_id, record.process);
         }
         self.clients.push(client);
-        self.set_sender_cap();
+        self.set_caps();
         self.services.respond(&Response::CounterReady {
             registration_id: RegistrationId(client_id.0),
             counter_id: heartbeat_id,

@@ -59,15 +59,15 @@ impl Conductor {
                 index += 1;
             }
         }
-        self.set_sender_cap();
+        self.set_caps();
     }
 
-    /// Clients of ours wake a sender that sleeps. As long as there are no others, it sleeps through.
-    pub(super) fn set_sender_cap(&self) {
+    /// Clients of ours wake a sender and a conductor that sleep. As long as there are no others, these sleep through.
+    pub(super) fn set_caps(&mut self) {
+        self.all_clients_ring = self.clients.iter().all(|client| client.is_ours);
         if let Some(cap) = &self.sender_cap {
             let shortest = self.context.idle_cap_ns;
-            let all_ring = self.clients.iter().all(|client| client.is_ours);
-            let nanos = if all_ring {
+            let nanos = if self.all_clients_ring {
                 shortest.max(SENDER_CAP_NS)
             } else {
                 shortest

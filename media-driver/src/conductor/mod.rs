@@ -21,4 +21,4 @@ mod services;
 mod sources;
 mod subscriptions;
 
-pub use agent::{Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
+pub use agent::{CONDUCTOR_CAP_NS, Conductor, ConductorParts, OsSocketBuffers, TerminationHook};

@@ -163,7 +163,7 @@ settings! {
     shared_idle: IdleMode = IdleMode::Adaptive, "aeron.shared.idle.strategy", Idle;
     /// How the network thread of shared-network mode waits for work.
     sharednetwork_idle: IdleMode = IdleMode::Adaptive, "aeron.sharednetwork.idle.strategy", Idle;
-    /// Longest time an adaptive thread blocks in the kernel before it looks for work by itself.
+    /// Longest time an adaptive thread blocks in the kernel while somebody can bring it work without waking it.
     idle_cap_ns: i64 = 10 * MILLISECOND, "fulmar.idle.cap",
         Duration { min: 10 * MICROSECOND, max: SECOND, bare: 1 };
     /// Processor of the conductor's thread, and of the one thread of shared mode.

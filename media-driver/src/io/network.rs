@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use fulmar::agent::Doorbell;
+use fulmar::agent::process::ProcessWatch;
 use mio::unix::SourceFd;
 
 use super::batch::{SendBatch, SendOutcome};
-use super::readiness::{Mark, Readiness};
+use super::readiness::{Mark, PROCESS, Readiness};
 use super::receive::{ReceiveBatch, ReceiveOutcome};
 use super::spec::SocketSpec;
 
@@ -108,6 +110,28 @@ impl Registration {
     #[must_use]
     pub fn is_some(&self) -> bool {
         self.thread.is_some()
+    }
+
+    /// Rings this bell, by way of the thread, when a process of [`Self::add_process`] has ended. The first bell stays.
+    pub fn ring_for_processes(&self, bell: Doorbell) {
+        if let Some(thread) = &self.thread {
+            thread.readiness.ring_for_processes(bell);
+        }
+    }
+
+    /// Lets the end of a process ring, as long as it is watched.
+    ///
+    /// # Errors
+    /// What the system says; the process can then only be looked at.
+    pub fn add_process(&self, watch: &ProcessWatch) -> io::Result<()> {
+        let Some(thread) = &self.thread else {
+            return Ok(());
+        };
+        // Closing the descriptor, which is never duplicated, takes it out of the poll again.
+        let descriptor = watch.as_fd().as_raw_fd();
+        thread
+            .registry
+            .register(&mut SourceFd(&descriptor), PROCESS, mio::Interest::READABLE)
     }
 
     /// Lets a descriptor wake the thread as long as it is open. The socket gets a mark that says whether it is worth

@@ -7,8 +7,9 @@
 //! threads before it runs.
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use fulmar::agent::Doorbell;
 use fulmar::sync::{AtomicU64, AtomicUsize, Ordering};
 use mio::Token;
 
@@ -21,6 +22,8 @@ const FEW: usize = 4;
 
 /// The token of sockets without a mark.
 const UNMARKED: Token = Token(0);
+/// The token of processes.
+pub(super) const PROCESS: Token = Token(3);
 /// The token of the first mark; those below are for other things.
 const FIRST: usize = 16;
 
@@ -32,6 +35,8 @@ pub(super) struct Readiness {
     count: AtomicUsize,
     /// Bits of the marks in use.
     taken: Mutex<Box<[u64]>>,
+    /// Whom the end of a process concerns.
+    process_bell: OnceLock<Doorbell>,
 }
 
 impl Readiness {
@@ -40,6 +45,7 @@ impl Readiness {
             marks: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
             count: AtomicUsize::new(0),
             taken: Mutex::new(vec![0; WORDS].into_boxed_slice()),
+            process_bell: OnceLock::new(),
         })
     }
 
@@ -68,10 +74,19 @@ impl Readiness {
         self.count.load(Ordering::Relaxed) > FEW
     }
 
-    /// Something happened to the socket with this token.
+    /// Rings this bell when a watched process ends. The first bell stays.
+    pub(super) fn ring_for_processes(&self, bell: Doorbell) {
+        let _ = self.process_bell.set(bell);
+    }
+
+    /// Something happened to the socket or the process with this token.
     #[inline]
     pub(super) fn on_event(&self, token: Token) {
-        if let Some(index) = token.0.checked_sub(FIRST) {
+        if token == PROCESS {
+            if let Some(bell) = self.process_bell.get() {
+                bell.ring();
+            }
+        } else if let Some(index) = token.0.checked_sub(FIRST) {
             self.set(index);
         }
     }

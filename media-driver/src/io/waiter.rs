@@ -315,6 +315,7 @@ mod tests {
 
     use fulmar::agent::OfferBell;
     use fulmar::agent::doorbell::{DOORBELL_LENGTH, SLEEPING_OFFSET};
+    use fulmar::agent::process::{ProcessId, ProcessWatch};
     use fulmar::log::Payload;
     use fulmar::memory::{AtomicBuffer, Region};
     use fulmar::time::SystemClock;
@@ -458,6 +459,37 @@ mod tests {
             scope.spawn(|| bell.ring());
             thread.is_woken();
         });
+    }
+
+    #[test]
+    fn the_end_of_a_process_ends_the_wait_and_rings() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = i64::from(child.id());
+        let process = ProcessId {
+            pid,
+            start_time_ticks: fulmar::agent::process::start_time_of(pid).unwrap(),
+            ..ProcessId::current()
+        };
+        let mut thread = sleeper(None);
+        let conductor = Doorbell::heap();
+        thread.registration.ring_for_processes(conductor.clone());
+        let watch = ProcessWatch::open(process).unwrap();
+        thread.registration.add_process(&watch).unwrap();
+        let before = conductor.sequence();
+        thread.until_announced();
+        child.kill().unwrap();
+        thread.is_woken();
+        assert_ne!(conductor.sequence(), before);
+        assert!(watch.is_dead());
+        // Told once, as long as nobody waits for the child.
+        let rung = conductor.sequence();
+        thread.idle.block(Duration::from_millis(1));
+        assert_eq!(conductor.sequence(), rung);
+        child.wait().unwrap();
     }
 
     #[test]

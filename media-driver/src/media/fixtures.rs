@@ -26,6 +26,8 @@ pub(crate) struct Traffic {
     pub(crate) receive_failure: Option<ReceiveError>,
     /// Counts bytes only, so that nothing is allocated.
     pub(crate) forgets: bool,
+    /// Calls that sent something.
+    pub(crate) calls: usize,
     pub(crate) bytes: usize,
 }
 
@@ -71,6 +73,7 @@ impl UdpSocket for LineSocket {
         if outcome.error.is_some() {
             return outcome;
         }
+        traffic.calls += 1;
         for datagram in batch.entries().iter().flat_map(crate::io::SendEntry::split) {
             if datagram.to.is_some_and(|to| traffic.refusing.contains(&to)) || traffic.room == Some(0) {
                 break;

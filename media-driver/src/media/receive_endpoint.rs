@@ -19,7 +19,7 @@ use fulmar::wire::{DataHeader, FrameKind, Rttm, Setup, StatusMessage, classify, 
 use super::receive_destination::ReceiveDestination;
 use super::receive_timestamps::ReceiveTimestamps;
 use crate::commands::{EndpointId, SetupSeen, TransportId};
-use crate::io::{Datagram, ReceiveBatch, Registration, SendBatch, SendEntry};
+use crate::io::{Datagram, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendEntry};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{FeedbackRule, TransportRule};
 use crate::protocol::dispatcher::{DataRoute, Dispatcher, SetupRoute};
@@ -68,6 +68,15 @@ impl fmt::Debug for ReceiveContext<'_> {
             .field("now", &self.now)
             .finish_non_exhaustive()
     }
+}
+
+/// What one pass over the sockets of an endpoint brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that came in.
+    pub bytes: usize,
+    /// Whether a socket may have more.
+    pub is_full: bool,
 }
 
 /// What a [`ReceiveEndpoint`] is made from.
@@ -290,33 +299,40 @@ impl ReceiveEndpoint {
         true
     }
 
-    /// Receives once from each transport. Returns the bytes that came in.
-    pub fn receive(&mut self, cx: &mut ReceiveContext<'_>, batch: &mut ReceiveBatch) -> usize {
-        let mut bytes = 0;
+    /// Receives once from each transport.
+    pub fn receive(&mut self, cx: &mut ReceiveContext<'_>, batch: &mut ReceiveBatch) -> Received {
+        let mut received = Received::default();
         for index in 0..self.transports.len() {
-            bytes += self.receive_from(cx, index, batch);
+            let outcome = self.receive_from(cx, index, batch);
+            received.bytes += outcome.bytes;
+            received.is_full |= outcome.is_full;
         }
         self.flush(cx);
-        bytes
+        received
     }
 
-    fn receive_from(&mut self, cx: &mut ReceiveContext<'_>, index: usize, batch: &mut ReceiveBatch) -> usize {
+    fn receive_from(
+        &mut self,
+        cx: &mut ReceiveContext<'_>,
+        index: usize,
+        batch: &mut ReceiveBatch,
+    ) -> ReceiveOutcome {
         let Some(transport) = self.transports.get_mut(index) else {
-            return 0;
+            return ReceiveOutcome::default();
         };
         let outcome = transport.socket.receive(batch);
         if let Some(error) = outcome.error {
             self.report(cx.now, cx.events, "receiving failed", || error.to_string());
         }
         if outcome.datagrams == 0 {
-            return 0;
+            return outcome;
         }
         cx.counters
             .add_shared(SystemCounter::BytesReceived, outcome.bytes as i64);
         for datagram in batch.datagrams() {
             self.on_datagram(cx, index, &datagram);
         }
-        outcome.bytes
+        outcome
     }
 
     /// Whether something came in since the last call that the conductor has to look at: data, or a heartbeat that says
@@ -685,6 +701,8 @@ impl Default for Outbox {
 impl Outbox {
     /// Room for the longest frame many times over.
     const LENGTH: usize = 8192;
+    /// Frames that are sent together at most.
+    const FRAMES: usize = SendBatch::CAPACITY;
 
     /// An empty one.
     #[must_use]
@@ -692,12 +710,12 @@ impl Outbox {
         Self {
             bytes: vec![0; Self::LENGTH].into_boxed_slice(),
             used: 0,
-            entries: Vec::with_capacity(SendBatch::CAPACITY),
+            entries: Vec::with_capacity(Self::FRAMES),
         }
     }
 
     fn fits(&self, length: usize) -> bool {
-        self.entries.len() < SendBatch::CAPACITY && length <= Self::LENGTH - self.used
+        self.entries.len() < Self::FRAMES && length <= Self::LENGTH - self.used
     }
 
     fn push(&mut self, transport: TransportId, to: SocketAddr, frame: &[u8]) {
@@ -744,9 +762,20 @@ impl EndpointSink<'_> {
         for transport in self.transports.iter_mut() {
             let mut batch = SendBatch::new();
             let own = transport.id();
-            for entry in self.outbox.entries.iter().filter(|entry| entry.transport == own) {
-                let bytes = &self.outbox.bytes[entry.at..entry.at + entry.length];
-                batch.push(SendEntry::datagram(Payload::from_slice(bytes), Some(entry.to)));
+            let mut entries = self.outbox.entries.iter().filter(|entry| entry.transport == own);
+            let mut next = entries.next();
+            while let Some(first) = next {
+                // Frames of one length to one place are a run.
+                let mut end = first.at + first.length;
+                next = entries.next();
+                while let Some(entry) = next
+                    && (entry.at, entry.length, entry.to) == (end, first.length, first.to)
+                {
+                    end += entry.length;
+                    next = entries.next();
+                }
+                let bytes = Payload::from_slice(&self.outbox.bytes[first.at..end]);
+                batch.push(SendEntry::run(bytes, first.length as u16, Some(first.to)));
             }
             if batch.is_empty() {
                 continue;

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use fulmar::control::ErrorCode;
 use fulmar::counters::{Counter, SystemCounter};
 use fulmar::id::{RegistrationId, SessionId, StreamId};
+use fulmar::log::Payload;
+use fulmar::log::descriptor::FRAME_HEADER_LENGTH;
 use fulmar::sync::Arc;
 use fulmar::time::NanoTime;
 use fulmar::wire::{ErrorFrame, FrameKind, Nak, ResponseSetup, Rttm, StatusMessage, classify};
 
 use crate::commands::{EndpointId, NetworkEvent, ResolveTarget};
-use crate::io::{IoError, ReceiveBatch, Registration, SendBatch, SendError, UdpSocket};
+use crate::io::{IoError, ReceiveBatch, Registration, SendBatch, SendEntry, SendError, UdpSocket};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::destinations::{Destination, DestinationMode, Destinations, Proof};
 use crate::protocol::report_rate::ReportRate;
@@ -85,6 +87,8 @@ pub struct SendEndpoint {
     /// The error of the socket that was reported last.
     reported: Option<i32>,
     failures: ReportRate,
+    /// A control frame came that a send pass has to follow.
+    has_control_work: bool,
 }
 
 /// The part of an endpoint that sends.
@@ -94,6 +98,35 @@ struct SendTransport {
     system: Arc<NetworkCounters>,
     failure: Option<SendError>,
     was_short: bool,
+    heartbeats: Heartbeats,
+}
+
+/// Heartbeats of one pass that leave together: one after the other, so that they are a run.
+struct Heartbeats {
+    frames: Box<[u8]>,
+    length: usize,
+}
+
+impl Heartbeats {
+    /// As many as the system takes as one run.
+    const LENGTH: usize = SendBatch::SEGMENTS_MAX * FRAME_HEADER_LENGTH;
+
+    fn new() -> Self {
+        Self {
+            frames: vec![0; Self::LENGTH].into_boxed_slice(),
+            length: 0,
+        }
+    }
+
+    /// Whether there is room for another one.
+    fn push(&mut self, frame: &[u8; FRAME_HEADER_LENGTH]) -> bool {
+        let end = self.length + FRAME_HEADER_LENGTH;
+        if let Some(place) = self.frames.get_mut(self.length..end) {
+            place.copy_from_slice(frame);
+            self.length = end;
+        }
+        self.length < Self::LENGTH
+    }
 }
 
 impl fmt::Debug for SendEndpoint {
@@ -149,7 +182,47 @@ impl SendTransport {
     }
 }
 
+impl SendTransport {
+    /// Sends the heartbeats that were kept.
+    fn flush_heartbeats(&mut self) {
+        let length = core::mem::take(&mut self.heartbeats.length);
+        let to = match &self.addressing {
+            Addressing::To(address) => Some(*address),
+            _ => None,
+        };
+        let Some(frames) = self.heartbeats.frames.get(..length).filter(|_| length > 0) else {
+            return;
+        };
+        let entry = SendEntry::run(Payload::from_slice(frames), FRAME_HEADER_LENGTH as u16, to);
+        let batch = SendBatch::of(entry);
+        let outcome = self.socket.send(&batch);
+        self.system
+            .add_shared(SystemCounter::BytesSent, outcome.bytes as i64);
+        self.failure = outcome.error.or(self.failure);
+        if outcome.is_short(&batch) {
+            self.was_short = true;
+            self.system.add_shared(SystemCounter::ShortSends, 1);
+        }
+    }
+}
+
 impl FrameSink for SendTransport {
+    fn send_heartbeat(&mut self, frame: &[u8; FRAME_HEADER_LENGTH], to: Option<SocketAddr>) -> Sent {
+        match &self.addressing {
+            // All go to the same place.
+            Addressing::Connected | Addressing::To(_) => {
+                if !self.heartbeats.push(frame) {
+                    self.flush_heartbeats();
+                }
+                Sent::All
+            }
+            Addressing::Response | Addressing::Destinations(_) => {
+                let mut batch = SendBatch::of(SendEntry::datagram(Payload::from_slice(frame), None));
+                self.send(&mut batch, FrameClass::Stream, to)
+            }
+        }
+    }
+
     fn send(&mut self, batch: &mut SendBatch<'_>, class: FrameClass, to: Option<SocketAddr>) -> Sent {
         let taken = match &self.addressing {
             Addressing::Connected => Some(self.send_to(batch, None)),
@@ -195,6 +268,7 @@ impl SendEndpoint {
                 system: Arc::clone(&system),
                 failure: None,
                 was_short: false,
+                heartbeats: Heartbeats::new(),
             },
             control_socket,
             publications: Vec::new(),
@@ -205,6 +279,7 @@ impl SendEndpoint {
             last_status_message: now,
             reported: None,
             failures: ReportRate::new(FAILURES_BURST, FAILURES_INTERVAL_NS, now),
+            has_control_work: false,
         };
         endpoint.count_destinations();
         endpoint
@@ -368,13 +443,19 @@ impl SendEndpoint {
 
     // Sending
 
-    /// One send pass of the publication at `index`. Returns the bytes that left.
+    /// One send pass of the publication at `index`. Returns the bytes of data that left. Heartbeats leave with
+    /// [`Self::flush_heartbeats`].
     #[inline]
     pub fn send(&mut self, index: usize, now: NanoTime) -> usize {
         match self.publications.get_mut(index) {
             Some(publication) => publication.send(now, &mut self.transport),
             None => 0,
         }
+    }
+
+    /// The end of a pass over the publications.
+    pub fn flush_heartbeats(&mut self) {
+        self.transport.flush_heartbeats();
     }
 
     /// Whether the publication at `index` has something for the conductor; asking forgets it.
@@ -437,13 +518,14 @@ impl SendEndpoint {
 
     // Receiving
 
-    /// Takes control frames from the network, one batch. Returns how many datagrams came.
+    /// Takes control frames from the network, one batch. Returns whether more may be waiting: on a
+    /// connected socket only an empty batch says that there is nothing.
     pub fn poll_control(
         &mut self,
         now: NanoTime,
         batch: &mut ReceiveBatch,
         raise: &mut dyn FnMut(NetworkEvent),
-    ) -> usize {
+    ) -> bool {
         let socket = match &mut self.control_socket {
             Some(socket) => socket,
             None => &mut self.transport.socket,
@@ -459,14 +541,20 @@ impl SendEndpoint {
             });
         }
         if outcome.datagrams == 0 {
-            return 0;
+            return outcome.is_full;
         }
         self.system
             .add_shared(SystemCounter::BytesReceived, outcome.bytes as i64);
         for datagram in batch.datagrams() {
             self.on_datagram(now, datagram.bytes, datagram.from, raise);
         }
-        outcome.datagrams
+        true
+    }
+
+    /// Whether a control frame came that has changed something; asking forgets it. Receivers of quiet streams only
+    /// repeat themselves.
+    pub fn take_control_work(&mut self) -> bool {
+        core::mem::take(&mut self.has_control_work)
     }
 
     /// Takes one datagram.
@@ -477,7 +565,10 @@ impl SendEndpoint {
         from: SocketAddr,
         raise: &mut dyn FnMut(NetworkEvent),
     ) {
-        let taken = match classify(datagram) {
+        let kind = classify(datagram);
+        // Of a status message it depends on what it says.
+        self.has_control_work |= kind != Ok(FrameKind::StatusMessage);
+        let taken = match kind {
             Ok(FrameKind::StatusMessage) => self.on_status_message(now, datagram, from, raise),
             Ok(FrameKind::Nak) => self.on_nak(now, datagram, from),
             Ok(FrameKind::Error) => self.on_error(now, datagram, from, raise),
@@ -525,7 +616,10 @@ impl SendEndpoint {
             knows_nothing = destinations.on_status_message(now, message.receiver_id, from, proof);
         }
         if let Some(publication) = publication {
+            let limit = publication.limit();
             let outcome = publication.on_status_message(now, &message, from);
+            self.has_control_work |=
+                message.is_send_setup() || publication.limit() != limit || publication.wants_conductor();
             if outcome == StatusOutcome::Connected && publication.traits().is_response {
                 raise(NetworkEvent::ResponseConnected {
                     registration_id: publication.registration_id(),
@@ -536,6 +630,7 @@ impl SendEndpoint {
             }
         }
         if knows_nothing {
+            self.has_control_work = true;
             self.on_destination_without_setup(proof);
         }
         Some(())

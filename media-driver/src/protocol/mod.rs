@@ -11,6 +11,7 @@ pub mod gossip;
 pub mod loss_detector;
 pub mod pending_setups;
 pub mod ports;
+pub mod quiet_timer;
 pub mod receiver_liveness;
 pub mod report_rate;
 pub mod retransmit;

@@ -21,6 +21,10 @@ use crate::network_counters::NetworkCounters;
 /// Commands per duty cycle: each is short, but datagrams wait meanwhile.
 const COMMANDS_PER_CYCLE: usize = 16;
 
+/// Timers wait so long for a wake-up by the network, ns: the heartbeats of quiet streams and the status messages that are
+/// due meet in one.
+const TIMER_SLACK_NS: i64 = 2_000_000;
+
 /// What a [`ReceiverAgent`] is made from.
 #[derive(Debug)]
 pub struct ReceiverParts {
@@ -180,12 +184,13 @@ impl ReceiverAgent {
 
     fn on_network(&mut self, now: Now) -> usize {
         let mut cx = self.shared.context(now);
-        let mut bytes = 0;
         let mut work = 0;
         let mut has_news = false;
         let mut deadline = NanoTime::never_after(now.nanos);
         for endpoint in self.routes.round() {
-            bytes += endpoint.receive(&mut cx, &mut self.batch);
+            // Heartbeats of quiet streams do not keep the agent awake.
+            let received = endpoint.receive(&mut cx, &mut self.batch);
+            work += usize::from(received.is_full);
             has_news |= endpoint.take_news();
             work += endpoint.send_pending(&mut cx);
             work += endpoint.on_timers(&mut cx);
@@ -194,8 +199,6 @@ impl ReceiverAgent {
         if has_news {
             // The conductor follows what came in: it finds gaps, and opens the window for what was consumed.
             self.shared.events.lane.ring();
-        }
-        if bytes > 0 {
             work += 1;
         }
         self.deadline = deadline;
@@ -228,7 +231,7 @@ impl Agent for ReceiverAgent {
     }
 
     fn next_deadline(&self) -> NanoTime {
-        let mut deadline = self.deadline;
+        let mut deadline = self.deadline.plus_nanos(TIMER_SLACK_NS);
         if self.re_resolution_interval_ns != 0 && self.routes.has_names() {
             deadline = deadline.earlier(self.re_resolution_deadline);
         }

@@ -21,7 +21,7 @@ use crate::commands::{
     CreateLog, CreatedLog, DeleteLog, Lane, Resolve, ResourceCommand, ResourceError, ResourceEvent, Watches,
 };
 use crate::config::DriverContext;
-use crate::io::{InterfaceList, Network, NetworkInterface, SystemInterfaces};
+use crate::io::{InterfaceList, Network, NetworkInterface, Registration, SystemInterfaces};
 use crate::media::gossip_resolver::{GossipError, GossipResolver};
 use crate::media::interface::Family;
 use crate::media::resolver::{
@@ -61,6 +61,8 @@ pub struct ResourceAgent {
     lookups: Lookups<Purpose>,
     interfaces: Box<dyn InterfaceList>,
     gossip: Option<GossipResolver>,
+    /// Where the end of a process rings.
+    process_alarm: Registration,
     now: NanoTime,
 }
 
@@ -104,6 +106,7 @@ impl ResourceAgent {
             lookups,
             interfaces: Box::new(SystemInterfaces),
             gossip: None,
+            process_alarm: Registration::none(),
             now,
         }
     }
@@ -131,6 +134,13 @@ impl ResourceAgent {
             self.gossip = Some(gossip);
         }
         Ok(self)
+    }
+
+    /// Lets the end of a watched process ring the bell of this registration.
+    #[must_use]
+    pub fn with_process_alarm(mut self, alarm: Registration) -> Self {
+        self.process_alarm = alarm;
+        self
     }
 
     /// Takes the network interfaces from this list rather than from the system.
@@ -321,6 +331,8 @@ impl ResourceAgent {
         }
         match ProcessWatch::open(process) {
             Ok(watch) => {
+                // Without the alarm the conductor sees it when it looks by itself.
+                let _ = self.process_alarm.add_process(&watch);
                 watched.insert(watch, VecDeque::from([client_id]));
                 None
             }

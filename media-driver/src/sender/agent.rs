@@ -283,6 +283,7 @@ impl SenderAgent {
         }
         self.has_failed = false;
         for endpoint in &mut self.endpoints {
+            endpoint.flush_heartbeats();
             self.has_failed |= endpoint.has_failure();
             pass.was_short |= endpoint.take_was_short();
             if let Some(event) = endpoint.take_failure(now) {
@@ -310,6 +311,8 @@ impl SenderAgent {
         due
     }
 
+    /// Returns what a further cycle has to follow: heartbeats and status messages of quiet streams, which change nothing,
+    /// do not keep the agent awake.
     fn poll_control(&mut self, now: NanoTime) -> usize {
         let Self {
             endpoints,
@@ -319,19 +322,20 @@ impl SenderAgent {
             batch,
             ..
         } = self;
-        let mut datagrams = 0;
+        let mut work = 0;
         let mut on_event = |event| raise(events, backlog, system, event);
         for endpoint in endpoints {
+            let mut has_more = true;
             for _ in 0..POLLS_MAX {
-                let came = endpoint.poll_control(now, batch, &mut on_event);
-                datagrams += came;
-                if came < batch.capacity() {
+                has_more = endpoint.poll_control(now, batch, &mut on_event);
+                if !has_more {
                     break;
                 }
             }
+            work += usize::from(has_more || endpoint.take_control_work());
             endpoint.expire_destinations(now);
         }
-        datagrams
+        work
     }
 
     fn check_resolution(&mut self, now: NanoTime) {

@@ -26,6 +26,7 @@ use super::image_shared::{GAPS_MAX, Gap, ImageShared, NextStatusMessage};
 use crate::commands::TransportId;
 use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{Admission, Connections, FeedbackKind, TransportRule};
+use crate::protocol::quiet_timer;
 use crate::protocol::rtt::{self, RttmAction};
 
 /// Takes feedback frames on their way out. They are copied; when they leave is the sink's business.
@@ -340,7 +341,8 @@ impl ImageReceiver {
         self.connections.set_control(transport, address);
     }
 
-    /// Sends what is due; returns the number of events, not of frames.
+    /// Sends what is due; returns the number of events, not of frames. A status message that only repeats the one before
+    /// is none.
     #[inline]
     pub fn send_pending(
         &mut self,
@@ -364,10 +366,7 @@ impl ImageReceiver {
     #[inline]
     #[must_use]
     pub fn next_deadline(&self) -> NanoTime {
-        let deadline = self.last_sent.plus_nanos(self.status_message_timeout_ns);
-        // On a grid, so that one wake-up serves many images. The grid is met a little early once, and then for ever.
-        let grid = (self.status_message_timeout_ns / 4).max(1);
-        deadline.plus_nanos(-deadline.0.rem_euclid(grid))
+        quiet_timer::next_status_message(self.last_sent, self.status_message_timeout_ns)
     }
 
     #[inline]
@@ -406,7 +405,7 @@ impl ImageReceiver {
             });
         self.last_position = self.next.position;
         system.add(SystemCounter::StatusMessagesSent, sent);
-        1
+        usize::from(scheduled.is_some())
     }
 
     fn encode_status_message<'a>(&self, bytes: &'a mut [u8; SM_MAX_LENGTH]) -> &'a [u8] {

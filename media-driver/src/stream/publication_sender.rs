@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use fulmar::counters::{Counter, SystemCounter};
 use fulmar::id::{RegistrationId, SessionId, StreamId};
+use fulmar::log::descriptor::FRAME_HEADER_LENGTH;
 use fulmar::log::frame::{FLAG_EOS, FLAG_REVOKED, FLAGS_UNFRAGMENTED};
 use fulmar::log::{LogBuffers, Payload, scan_datagram};
 use fulmar::position::PositionShape;
@@ -19,6 +20,7 @@ use crate::config::{DriverContext, PublicationParams};
 use crate::io::{SendBatch, SendEntry};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::flow_control::{FlowControl, StatusFacts};
+use crate::protocol::quiet_timer;
 use crate::protocol::receiver_liveness::ReceiverLiveness;
 use crate::protocol::report_rate::ReportRate;
 use crate::protocol::retransmit::{NakOutcome, RetransmitBudget, RetransmitHandler, RetransmitSemantics};
@@ -59,6 +61,13 @@ pub trait FrameSink {
     /// Sends a batch of datagrams wherever this publication's frames go; `to` is the only destination of a response
     /// publication.
     fn send(&mut self, batch: &mut SendBatch<'_>, class: FrameClass, to: Option<SocketAddr>) -> Sent;
+
+    /// Sends a heartbeat as [`Self::send`] does. It may leave together with those of other publications, at the end of
+    /// the pass over all of them; then the answer is [`Sent::All`].
+    fn send_heartbeat(&mut self, frame: &[u8; FRAME_HEADER_LENGTH], to: Option<SocketAddr>) -> Sent {
+        let mut batch = SendBatch::of(SendEntry::datagram(Payload::from_slice(frame), None));
+        self.send(&mut batch, FrameClass::Stream, to)
+    }
 }
 
 /// The counters of one publication that the sender writes.
@@ -380,7 +389,14 @@ impl PublicationSender {
         self.limit
     }
 
-    /// Whether the conductor should be woken for this publication; asking forgets it.
+    /// Whether the conductor should be woken for this publication.
+    #[inline]
+    #[must_use]
+    pub fn wants_conductor(&self) -> bool {
+        self.wants_conductor
+    }
+
+    /// The same; asking forgets it.
     #[inline]
     pub fn take_wants_conductor(&mut self) -> bool {
         core::mem::take(&mut self.wants_conductor)
@@ -388,16 +404,16 @@ impl PublicationSender {
 
     // Sending
 
-    /// One send pass (wire protocol 3.2). Returns the bytes of data and heartbeats that left.
+    /// One send pass (wire protocol 3.2). Returns the bytes of data that left.
     pub fn send(&mut self, now: NanoTime, sink: &mut dyn FrameSink) -> usize {
         self.is_parked = false;
         self.is_short = false;
         if !self.has_initial_connection || self.is_setup_elicited {
             self.check_setup(now, sink);
         }
-        let mut bytes = self.send_data(now, sink);
+        let bytes = self.send_data(now, sink);
         if bytes == 0 {
-            bytes = self.check_heartbeat(now, sink);
+            self.check_heartbeat(now, sink);
             self.on_idle(now);
         }
         bytes + self.send_again(now, sink)
@@ -504,16 +520,16 @@ impl PublicationSender {
         }
     }
 
-    fn check_heartbeat(&mut self, now: NanoTime, sink: &mut dyn FrameSink) -> usize {
+    fn check_heartbeat(&mut self, now: NanoTime, sink: &mut dyn FrameSink) {
         if !self.has_initial_connection {
-            return 0;
+            return;
         }
         let flags = self.heartbeat_flags();
         // The end is told at once; everything else can wait for its time.
         let is_news = flags != self.last_heartbeat_flags && flags != FLAGS_UNFRAGMENTED;
         let is_due = self.heartbeat_deadline(now).is_due(now);
         if !is_due && !is_news {
-            return 0;
+            return;
         }
         let frame = encode_heartbeat(
             flags,
@@ -522,11 +538,10 @@ impl PublicationSender {
             self.shape.term_id(self.position),
             self.shape.offset(self.position),
         );
-        let mut batch = SendBatch::of(SendEntry::datagram(Payload::from_slice(&frame), None));
-        match sink.send(&mut batch, FrameClass::Stream, self.response_target) {
+        match sink.send_heartbeat(&frame, self.response_target) {
             Sent::Nowhere => {
                 self.is_parked = true;
-                return 0;
+                return;
             }
             Sent::All => self.system.increment(SystemCounter::HeartbeatsSent),
             Sent::Part(_) => self.system.increment(SystemCounter::ShortSends),
@@ -534,17 +549,13 @@ impl PublicationSender {
         self.last_frame = Some(now);
         self.was_heartbeat = true;
         self.last_heartbeat_flags = flags;
-        frame.len()
     }
 
-    /// When the next heartbeat is due. Those of a quiet stream stand on a grid, so that one wake-up serves many streams:
-    /// the second one comes a little early, the others on time.
+    /// When the next heartbeat is due. Those of a quiet stream come to stand on a grid.
     fn heartbeat_deadline(&self, now: NanoTime) -> NanoTime {
-        let deadline = after(self.last_frame, HEARTBEAT_INTERVAL_NS, now);
-        if self.was_heartbeat {
-            deadline.plus_nanos(-deadline.0.rem_euclid(HEARTBEAT_INTERVAL_NS / 2))
-        } else {
-            deadline
+        match self.last_frame {
+            Some(last) if self.was_heartbeat => quiet_timer::next_heartbeat(last, HEARTBEAT_INTERVAL_NS),
+            last => after(last, HEARTBEAT_INTERVAL_NS, now),
         }
     }
 

@@ -22,7 +22,7 @@ use fulmar::wire::{DataHeader, FrameType, Setup, encode_heartbeat};
 use fulmar_media_driver::commands::{EndpointId, TransportId};
 use fulmar_media_driver::config::UntetheredTimeouts;
 use fulmar_media_driver::io::{
-    Filled, IoError, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendOutcome, UdpSocket,
+    Filled, IoError, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendEntry, SendOutcome, UdpSocket,
 };
 use fulmar_media_driver::network_counters::NetworkCounters;
 use fulmar_media_driver::protocol::congestion::{CongestionControl, CubicSettings};
@@ -366,10 +366,10 @@ impl UdpSocket for TestSocket {
         if wire.is_blocked {
             return SendOutcome::default();
         }
-        for entry in batch.entries() {
-            let mut bytes = vec![0; entry.bytes.len()];
-            assert!(entry.bytes.copy_to(0, &mut bytes));
-            wire.outgoing.push((entry.to.unwrap(), bytes));
+        for datagram in batch.entries().iter().flat_map(SendEntry::split) {
+            let mut bytes = vec![0; datagram.bytes.len()];
+            assert!(datagram.bytes.copy_to(0, &mut bytes));
+            wire.outgoing.push((datagram.to.unwrap(), bytes));
         }
         SendOutcome {
             datagrams: batch.datagrams(),
@@ -397,6 +397,7 @@ impl UdpSocket for TestSocket {
                 timestamp: None,
             });
         }
+        outcome.is_full = count == into.capacity();
         outcome
     }
 

@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -102,6 +102,12 @@ impl ProcessWatch {
     #[must_use]
     pub fn process(&self) -> ProcessId {
         self.process
+    }
+
+    /// Readable once the process has ended.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 
     /// Whether the process has ended.

@@ -16,7 +16,7 @@ use super::batch::{SendBatch, SendOutcome};
 use super::network::{IoError, Network, Registration, UdpSocket};
 use super::readiness::Mark;
 use super::receive::{ReceiveBatch, ReceiveOutcome};
-use super::spec::SocketSpec;
+use super::spec::{SocketRole, SocketSpec};
 
 /// The network of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +36,8 @@ pub struct SystemSocket {
     /// Whether runs of datagrams go out in one piece. Found out when the socket is opened, given up for good when
     /// the system refuses one: routes differ in what they can do.
     gso: bool,
+    /// Whether it is never connected.
+    is_receiver: bool,
     /// Whether the system may hand in runs of datagrams.
     gro: bool,
     /// Says whether it is worth asking for datagrams, on a thread with many sockets.
@@ -56,6 +58,7 @@ impl SystemSocket {
             socket,
             local,
             gso,
+            is_receiver: spec.role == SocketRole::Receive,
             gro,
             mark: None,
         })
@@ -99,7 +102,19 @@ impl UdpSocket for SystemSocket {
                 }
                 ReceiveOutcome::default()
             }
-            Received::Some(outcome) => outcome,
+            Received::Some(outcome) => {
+                // The system had no more, and what comes now is an event of its own. Not so for a socket that is
+                // connected: an error of an earlier send ends a batch, too.
+                if self.is_receiver
+                    && !outcome.is_full
+                    && outcome.error.is_none()
+                    && outcome.datagrams > 0
+                    && let Some(mark) = &self.mark
+                {
+                    mark.clear();
+                }
+                outcome
+            }
         }
     }
 

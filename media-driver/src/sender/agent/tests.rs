@@ -270,6 +270,65 @@ fn idle_streams_share_their_wake_ups() {
 }
 
 #[test]
+fn heartbeats_of_one_endpoint_leave_together_and_keep_nobody_awake() {
+    let mut bench = bench();
+    let line = Line::default();
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    for _ in 0..20 {
+        let mut fixture = Fixture::new();
+        fixture.connect(0, TERM / 2);
+        bench.command(publication(1, fixture));
+    }
+    for cycle in 0..10 {
+        bench.cycle(cycle);
+    }
+    line.take_sent();
+    line.with(|traffic| traffic.calls = 0);
+    assert_eq!(bench.cycle(101 * MS), 0, "no reason to stay awake");
+    let sent = line.take_sent();
+    assert_eq!(sent.len(), 20);
+    assert!(sent.iter().all(|(_, frame)| fulmar::wire::is_heartbeat(frame)));
+    assert_eq!(line.with(|traffic| traffic.calls), 1);
+    assert_eq!(bench.agent.next_deadline(), at(200 * MS));
+}
+
+#[test]
+fn heartbeats_that_the_system_does_not_take_are_counted() {
+    let mut bench = bench();
+    let line = Line::default();
+    let mut fixture = Fixture::new();
+    fixture.connect(0, TERM / 2);
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(publication(1, fixture));
+    bench.cycle(0);
+    line.with(|traffic| traffic.room = Some(0));
+    bench.cycle(101 * MS);
+    let endpoint = &mut bench.agent.endpoints[0];
+    assert!(!endpoint.take_was_short(), "the pass has asked");
+    line.with(|traffic| traffic.room = None);
+    line.take_sent();
+    bench.cycle(200 * MS);
+    assert_eq!(line.take_sent().len(), 1, "the next one comes in its time");
+}
+
+#[test]
+fn a_status_message_is_work_only_if_it_changes_something() {
+    let mut bench = bench();
+    let line = Line::default();
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(publication(1, Fixture::new()));
+    bench.cycle(0);
+    let mut work_after = |now, message: &StatusMessage| {
+        push(&line, message);
+        bench.cycle(now)
+    };
+    assert!(work_after(1, &status(0, 1024)) > 0, "the first receiver");
+    assert_eq!(work_after(2, &status(0, 1024)), 0, "nothing new");
+    assert!(work_after(3, &status(0, TERM / 2)) > 0, "a wider window");
+    assert_eq!(work_after(4, &status(0, TERM / 2)), 0, "nothing new");
+}
+
+#[test]
 fn silent_addresses_are_looked_up_again_at_the_interval() {
     let (mut bench, _) = Bench::with_publication();
     for ms in (0..8000).step_by(100) {

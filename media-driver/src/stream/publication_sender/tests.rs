@@ -332,7 +332,7 @@ fn an_idle_connected_publication_sends_heartbeats_at_its_position() {
     assert_eq!(fixture.sender.next_deadline(at(50 * MS)), at(101 * MS + 1));
     let header = heartbeat(&fixture.send(101 * MS + 1)).unwrap();
     assert_eq!((header.flags, header.term_offset), (0xC0, 160));
-    // From then on a grid of 50 ms, the first time a little early.
+    // From then on at multiples of the interval, the first time a little early.
     assert!(fixture.send(200 * MS - 1).is_empty());
     assert!(heartbeat(&fixture.send(200 * MS)).is_some());
     assert!(fixture.send(300 * MS - 1).is_empty());
