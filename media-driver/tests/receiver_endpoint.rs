@@ -20,6 +20,7 @@ use fulmar_media_driver::media::receive_endpoint::{ReceiveEndpoint, ReceiveEndpo
 use fulmar_media_driver::media::receive_timestamps::ReceiveTimestamps;
 use fulmar_media_driver::network_counters::NetworkCounters;
 use fulmar_media_driver::protocol::connections::FeedbackRule;
+use fulmar_media_driver::protocol::source_proof::{SourceProofs, UNPROVEN_IMAGES_MAX};
 use fulmar_media_driver::receiver::{ReceiverAgent, ReceiverParts};
 
 use receiver_support::*;
@@ -44,6 +45,8 @@ struct Shape {
     control_name: Option<&'static str>,
     multicast_ttl: u8,
     timestamps: ReceiveTimestamps,
+    /// Whether sources have to prove themselves when there are many images.
+    asks_for_proof: bool,
 }
 
 impl Default for Shape {
@@ -54,6 +57,7 @@ impl Default for Shape {
             control_name: None,
             multicast_ttl: 0,
             timestamps: ReceiveTimestamps::default(),
+            asks_for_proof: false,
         }
     }
 }
@@ -107,6 +111,7 @@ impl Rig {
             .map(|feedback| destination(TransportId::OWN, feedback, &far, &shape, now));
         let endpoint = ReceiveEndpoint::new(
             ReceiveEndpointParts {
+                proofs: shape.asks_for_proof.then(|| SourceProofs::new(99, now)),
                 id: ENDPOINT,
                 receiver_id: RECEIVER_ID,
                 group_tag: None,
@@ -694,6 +699,88 @@ fn a_flood_of_setups_is_bounded_by_the_number_of_images() {
     rig.events();
     rig.receive(of_session(setup(0).encode().to_vec(), 5));
     rig.seen();
+}
+
+/// An endpoint with as many images in the making as unproven sources may have.
+fn flooded() -> Rig {
+    let mut rig = Rig::new(Shape {
+        asks_for_proof: true,
+        session_limit: 10_000,
+        ..Shape::default()
+    });
+    rig.subscribe(None);
+    for session in 0..10_000 {
+        let from = address(7, 1000 + (session % 50_000) as u16);
+        rig.receive_from(from, of_session(setup(0).encode().to_vec(), session));
+    }
+    rig
+}
+
+#[test]
+fn beyond_a_few_images_a_source_has_to_prove_that_it_is_there() {
+    let mut rig = flooded();
+    assert_eq!(rig.events().len(), UNPROVEN_IMAGES_MAX);
+    let asked = rig.far.take();
+    // Time stands still: the burst.
+    assert_eq!(asked.len(), 64, "requests are bounded");
+    assert!(
+        asked
+            .iter()
+            .all(|(_, frame)| Rttm::parse(frame).unwrap().is_request())
+    );
+
+    rig.pass_time(SECOND);
+    let wanted = of_session(setup(0).encode().to_vec(), 77_777);
+    rig.receive(wanted.clone());
+    let [(to, request)] = &rig.far.take()[..] else {
+        panic!("one request");
+    };
+    assert_eq!(*to, source());
+    let answer = Rttm::parse(request).unwrap().answer();
+    // Somebody else's answer, a guess, and one for another receiver.
+    rig.receive_from(address(9, 9), answer.encode().to_vec());
+    let guess = Rttm {
+        echo_timestamp: answer.echo_timestamp ^ 1,
+        ..answer
+    };
+    rig.receive(guess.encode().to_vec());
+    let other = Rttm {
+        receiver_id: 0,
+        ..answer
+    };
+    rig.receive(other.encode().to_vec());
+    assert_eq!(rig.far.take(), []);
+
+    rig.receive(answer.encode().to_vec());
+    let [(to, asking)] = rig.status_messages()[..] else {
+        panic!("it is asked for its SETUP");
+    };
+    assert_eq!(to, source());
+    assert!(asking.is_send_setup());
+    assert_eq!(asking.session_id, SessionId(77_777));
+    rig.receive(wanted);
+    assert_eq!(rig.seen().setup.session_id, SessionId(77_777));
+}
+
+#[test]
+fn images_that_can_not_be_made_are_not_tried_without_end() {
+    let mut rig = Rig::new(Shape {
+        session_limit: 10_000,
+        ..Shape::default()
+    });
+    rig.subscribe(None);
+    let mut asked = 0;
+    for session in 0..10_000 {
+        // Ten seconds.
+        rig.pass_time(MS);
+        rig.receive(of_session(setup(0).encode().to_vec(), session));
+        for event in rig.events() {
+            asked += usize::from(matches!(event, NetworkEvent::CreateImage(_)));
+            let failed = EndpointCommand::InitFailed(STREAM, SessionId(session)).at(ENDPOINT);
+            rig.command(failed);
+        }
+    }
+    assert!((6_000..=6_500).contains(&asked), "{asked}");
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn ten_thousand_duty_cycles_take_no_memory() {
     );
     let endpoint = ReceiveEndpoint::new(
         ReceiveEndpointParts {
+            proofs: None,
             id: EndpointId(1),
             receiver_id: RECEIVER_ID,
             group_tag: None,

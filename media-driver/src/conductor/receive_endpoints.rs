@@ -23,6 +23,7 @@ use crate::media::receive_endpoint::{ReceiveEndpoint, ReceiveEndpointParts};
 use crate::media::receive_timestamps::ReceiveTimestamps;
 use crate::media::udp_channel::UdpChannel;
 use crate::protocol::connections::FeedbackRule;
+use crate::protocol::source_proof::SourceProofs;
 
 /// A socket of a receive endpoint.
 #[derive(Debug)]
@@ -142,8 +143,14 @@ impl Conductor {
         };
         let id = self.next_endpoint_id();
         let receiver_id = self.next_receiver_id();
+        let now = self.services.now.nanos;
+        let proofs = self
+            .context
+            .receiver_source_check
+            .then(|| SourceProofs::new(self.random.u64(..), now));
         let endpoint = ReceiveEndpoint::new(
             ReceiveEndpointParts {
+                proofs,
                 id,
                 receiver_id,
                 group_tag: params.group_tag,

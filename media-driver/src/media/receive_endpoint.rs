@@ -25,6 +25,7 @@ use crate::protocol::connections::{FeedbackRule, TransportRule};
 use crate::protocol::dispatcher::{DataRoute, Dispatcher, SetupRoute};
 use crate::protocol::pending_setups::PendingSetups;
 use crate::protocol::rtt::RttmAction;
+use crate::protocol::source_proof::{SourceProofs, UNPROVEN_IMAGES_MAX};
 use crate::stream::image_receiver::{DataOutcome, FeedbackSink, ImageReceiver};
 
 /// How often a control address is asked for SETUPs, nanoseconds.
@@ -33,6 +34,10 @@ pub const CONTROL_ELICITATION_INTERVAL_NS: i64 = 1_000_000_000;
 pub const RE_RESOLUTION_SILENCE_NS: i64 = 5_000_000_000;
 /// Images of one endpoint that are being made at a time; SETUPs beyond wait for their repetition.
 pub const IMAGES_IN_PROGRESS_MAX: usize = 128;
+/// Images that can not be made, per [`FAILURES_INTERVAL_NS`]; further ones are for proven sources only.
+const FAILURES_MAX: u32 = 64;
+/// For so long failures are counted together, nanoseconds.
+const FAILURES_INTERVAL_NS: i64 = 100_000_000;
 /// Shortest time between two reports of the same kind, nanoseconds.
 const REPORT_INTERVAL_NS: i64 = 1_000_000_000;
 
@@ -92,6 +97,8 @@ pub struct ReceiveEndpointParts {
     pub transport: Option<ReceiveDestination>,
     /// Most sessions per stream.
     pub session_limit: usize,
+    /// Has sources prove themselves when there are many images; `None` with `fulmar.receiver.source.check` off.
+    pub proofs: Option<SourceProofs>,
     /// Times to be written into messages.
     pub timestamps: ReceiveTimestamps,
 }
@@ -105,6 +112,13 @@ pub struct ReceiveEndpoint {
     transports: Vec<ReceiveDestination>,
     dispatcher: Dispatcher<u32>,
     pending: PendingSetups,
+    proofs: Option<SourceProofs>,
+    /// Sessions whose image, made or in the making, has a proven source.
+    proven: Vec<(StreamId, SessionId)>,
+    image_count: usize,
+    /// Images that could not be made since `failures_deadline` was set.
+    failures: u32,
+    failures_deadline: NanoTime,
     /// The dispatcher's number of an image is its place here.
     images: Vec<Option<Box<ImageReceiver>>>,
     timestamps: ReceiveTimestamps,
@@ -125,6 +139,11 @@ impl ReceiveEndpoint {
             transports: parts.transport.into_iter().collect(),
             dispatcher: Dispatcher::new(parts.session_limit),
             pending: PendingSetups::new(),
+            proofs: parts.proofs,
+            proven: Vec::new(),
+            image_count: 0,
+            failures: 0,
+            failures_deadline: now,
             images: Vec::new(),
             timestamps: parts.timestamps,
             control_deadline: now.plus_nanos(CONTROL_ELICITATION_INTERVAL_NS),
@@ -154,7 +173,7 @@ impl ReceiveEndpoint {
     /// Images it serves.
     #[must_use]
     pub fn image_count(&self) -> usize {
-        self.images.iter().flatten().count()
+        self.image_count
     }
 
     /// Lets its sockets wake a thread.
@@ -218,10 +237,12 @@ impl ReceiveEndpoint {
             .dispatcher
             .add_image(image.stream_id(), image.session_id(), place as u32);
         if !added {
+            self.forget_proof(image.stream_id(), image.session_id());
             return Err(image);
         }
         image.reserve_connections(self.transports.len());
         self.images[place] = Some(image);
+        self.image_count += 1;
         Ok(())
     }
 
@@ -233,6 +254,8 @@ impl ReceiveEndpoint {
                 .is_some_and(|image| image.correlation_id() == correlation_id)
         })?;
         let image = self.images.get_mut(place)?.take()?;
+        self.image_count -= 1;
+        self.forget_proof(image.stream_id(), image.session_id());
         self.dispatcher.remove_image(
             image.stream_id(),
             image.session_id(),
@@ -250,6 +273,12 @@ impl ReceiveEndpoint {
     /// The image that was asked for will not come.
     pub fn init_failed(&mut self, stream_id: StreamId, session_id: SessionId) {
         self.dispatcher.remove_init_in_progress(stream_id, session_id);
+        self.failures = self.failures.saturating_add(1);
+        self.forget_proof(stream_id, session_id);
+    }
+
+    fn forget_proof(&mut self, stream_id: StreamId, session_id: SessionId) {
+        self.proven.retain(|proven| *proven != (stream_id, session_id));
     }
 
     /// Adds a source: one with an explicit control address is asked for a SETUP at once, and one whose feedback address
@@ -458,7 +487,30 @@ impl ReceiveEndpoint {
         source: SocketAddr,
         setup: Setup,
     ) {
-        if self.dispatcher.in_progress() >= IMAGES_IN_PROGRESS_MAX {
+        let in_progress = self.dispatcher.in_progress();
+        if in_progress >= IMAGES_IN_PROGRESS_MAX {
+            return;
+        }
+        let (stream_id, session_id) = (setup.stream_id, setup.session_id);
+        if self.failures_deadline.is_due(cx.now) {
+            self.failures = 0;
+            self.failures_deadline = cx.now.plus_nanos(FAILURES_INTERVAL_NS);
+        }
+        let unproven = (self.image_count + in_progress).saturating_sub(self.proven.len());
+        let mut is_proven = false;
+        if rule.feedback == FeedbackRule::Source
+            && let Some(proofs) = &mut self.proofs
+        {
+            is_proven = proofs.is_proven(cx.now, source, stream_id, session_id);
+            if !is_proven && (unproven >= UNPROVEN_IMAGES_MAX || self.failures >= FAILURES_MAX) {
+                let request = proofs.request(cx.now, source, stream_id, session_id, self.receiver_id);
+                if let Some(request) = request {
+                    self.sink(cx).send(rule.id, source, &request.encode());
+                }
+                return;
+            }
+        }
+        if !is_proven && self.failures >= FAILURES_MAX {
             return;
         }
         let seen = SetupSeen {
@@ -468,9 +520,33 @@ impl ReceiveEndpoint {
             source,
         };
         if cx.events.create_image(seen) {
-            self.pending.remove(setup.stream_id, setup.session_id);
-            self.dispatcher
-                .set_init_in_progress(setup.stream_id, setup.session_id);
+            self.pending.remove(stream_id, session_id);
+            self.dispatcher.set_init_in_progress(stream_id, session_id);
+            if is_proven {
+                self.proven.push((stream_id, session_id));
+            }
+        }
+    }
+
+    /// An RTTM of a session without an image: the answer of a source that was asked to prove itself, perhaps. It is asked
+    /// for its SETUP at once, as publishers that are connected send none by themselves.
+    fn on_proof(&mut self, cx: &mut ReceiveContext<'_>, index: usize, frame: &Rttm, source: SocketAddr) {
+        let Some(rule) = self.transports.get(index).map(ReceiveDestination::rule) else {
+            return;
+        };
+        let is_answer = !frame.is_request() && frame.receiver_id == self.receiver_id;
+        let is_wanted = matches!(
+            self.dispatcher.on_setup(frame.stream_id, frame.session_id),
+            SetupRoute::Create { .. }
+        );
+        if is_answer
+            && is_wanted
+            && let Some(proofs) = &mut self.proofs
+            && proofs.on_answer(cx.now, frame, source)
+        {
+            let mut bytes = [0; SM_MAX_LENGTH];
+            let asking = self.eliciting(&mut bytes, Some((frame.stream_id, frame.session_id)));
+            self.sink(cx).send(rule.id, source, asking);
         }
     }
 
@@ -483,6 +559,7 @@ impl ReceiveEndpoint {
             .image(frame.stream_id, frame.session_id)
             .and_then(|place| self.images.get_mut(place as usize)?.as_mut())
         else {
+            self.on_proof(cx, index, &frame, datagram.from);
             return true;
         };
         let action = image.on_rttm(cx.now, &frame);

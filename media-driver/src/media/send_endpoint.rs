@@ -683,9 +683,15 @@ impl SendEndpoint {
     fn on_rttm(&mut self, datagram: &[u8], from: SocketAddr) -> Option<()> {
         let rttm = Rttm::parse(datagram).ok()?;
         if let Some(index) = self.find(rttm.stream_id, rttm.session_id) {
-            self.publications
-                .get_mut(index)?
-                .on_rttm(&rttm, from, &mut self.transport);
+            let publication = self.publications.get_mut(index)?;
+            // A receiver may have to prove itself before it may join.
+            let is_given =
+                matches!(&self.transport.addressing, Addressing::Destinations(all) if all.is_given(from));
+            if is_given {
+                publication.answer_rttm(&rttm, &mut self.transport);
+            } else {
+                publication.on_rttm(&rttm, from, &mut self.transport);
+            }
         }
         Some(())
     }

@@ -186,6 +186,10 @@ impl Destinations {
             entry.heard = now;
             // The position has to come from where the data would go.
             entry.is_proven |= proof == Proof::Position && entry.address == Some(from);
+            if entry.address != Some(from) {
+                // Known by its id and port; what came from elsewhere pays for nothing that is sent to this address.
+                return false;
+            }
             // What was not used is not saved up: a silent sender must not turn into a burst.
             entry.credit = CREDIT;
             return !entry.is_proven && proof == Proof::None;
@@ -264,6 +268,14 @@ impl Destinations {
         })
     }
 
+    /// Whether the application gave this address.
+    #[must_use]
+    pub fn is_given(&self, address: SocketAddr) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.given.is_some() && entry.address == Some(address))
+    }
+
     /// The command that added the destination of a receiver.
     #[must_use]
     pub fn registration_of(&self, receiver_id: i64, from: SocketAddr) -> Option<RegistrationId> {
@@ -323,6 +335,18 @@ mod tests {
         assert!(destinations.expire(at(8)));
         assert_eq!(destinations.count(), 0);
         assert_eq!(destinations.next_expiry(), None);
+    }
+
+    #[test]
+    fn what_one_address_sends_pays_for_nothing_that_another_one_gets() {
+        let mut destinations = dynamic();
+        assert!(destinations.on_status_message(at(0), 7, address(1, 5000), Proof::None));
+        let mut sent = 0;
+        for _ in 0..100 {
+            sent += round(&mut destinations, true).len() * SETUP_LENGTH;
+            assert!(!destinations.on_status_message(at(0), 7, address(2, 5000), Proof::None));
+        }
+        assert!(sent <= CREDIT, "{sent} bytes for one status message");
     }
 
     #[test]

@@ -17,5 +17,6 @@ pub mod report_rate;
 pub mod retransmit;
 pub mod rtt;
 pub mod session_ids;
+pub mod source_proof;
 pub mod stall_clock;
 pub mod untethered;

@@ -75,6 +75,7 @@ mod tests {
 
     fn endpoint(id: u64) -> Box<ReceiveEndpoint> {
         let parts = ReceiveEndpointParts {
+            proofs: None,
             id: EndpointId(id),
             receiver_id: 1,
             group_tag: None,

@@ -778,8 +778,14 @@ impl PublicationSender {
     /// Answers a measurement of the round trip (wire protocol 3.9).
     pub fn on_rttm(&mut self, rttm: &Rttm, from: SocketAddr, sink: &mut dyn FrameSink) {
         // Of a group only members are answered: the answer goes to every destination.
-        let is_heard = !self.traits.has_group_semantics || self.receivers.is_source(from);
-        if rttm.is_request() && is_heard {
+        if !self.traits.has_group_semantics || self.receivers.is_source(from) {
+            self.answer_rttm(rttm, sink);
+        }
+    }
+
+    /// Answers a measurement of the round trip, whoever asks.
+    pub fn answer_rttm(&mut self, rttm: &Rttm, sink: &mut dyn FrameSink) {
+        if rttm.is_request() {
             let frame = rttm.answer().encode();
             let mut batch = SendBatch::of(SendEntry::datagram(Payload::from_slice(&frame), None));
             sink.send(&mut batch, FrameClass::Stream, self.response_target);
