@@ -114,7 +114,7 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) idle: Option<String>,
 
-    /// Which system calls move datagrams [default: mmsg]
+    /// Accepted so that scripts can name a backend; datagrams are moved by sendmmsg and recvmmsg [default: mmsg]
     #[arg(long, value_name = "BACKEND", value_parser = ["mmsg", "uring"])]
     pub(crate) io: Option<String>,
 

@@ -163,7 +163,8 @@ settings! {
     shared_idle: IdleMode = IdleMode::Adaptive, "aeron.shared.idle.strategy", Idle;
     /// How the network thread of shared-network mode waits for work.
     sharednetwork_idle: IdleMode = IdleMode::Adaptive, "aeron.sharednetwork.idle.strategy", Idle;
-    /// Longest time an adaptive thread blocks in the kernel while somebody can bring it work without waking it.
+    /// Longest time an adaptive conductor or sender blocks in the kernel while a client is attached that can not wake
+    /// it, and in shared mode always.
     idle_cap_ns: i64 = 10 * MILLISECOND, "fulmar.idle.cap",
         Duration { min: 10 * MICROSECOND, max: SECOND, bare: 1 };
     /// Processor of the conductor's thread, and of the one thread of shared mode.
@@ -210,7 +211,7 @@ settings! {
     mtu_length: i32 = 1408, "aeron.mtu.length", MTU;
     /// Longest frame of an IPC publication, header included.
     ipc_mtu_length: i32 = 1408, "aeron.ipc.mtu.length", MTU;
-    /// How far a network publisher may be ahead of its receivers; 0 means half a term.
+    /// How far a network publisher may be ahead of what has been sent and of its spies; 0 means half a term.
     publication_term_window_length: i32 = 0, "aeron.publication.term.window.length", TERM_WINDOW;
     /// How far an IPC publisher may be ahead of its subscribers; 0 means half a term.
     ipc_publication_term_window_length: i32 = 0, "aeron.ipc.publication.term.window.length", TERM_WINDOW;
@@ -325,14 +326,14 @@ settings! {
     /// Datagrams per receive call.
     receiver_io_vector_capacity: i32 = 4, "aeron.receiver.io.vector.capacity",
         Number { min: 1, max: 16, unit: "datagrams" };
-    /// Which system calls move datagrams.
+    /// Accepted so that scripts can name a backend; datagrams are moved by sendmmsg and recvmmsg whatever it says.
     io: IoBackend = IoBackend::Mmsg, "fulmar.io", Name;
 
     // Network: flow and congestion control, groups.
     /// Flow control of multicast and multi-destination channels that name none.
     multicast_flow_control_strategy: String = "max".to_owned(), "aeron.multicast.flow.control.strategy"
         also "aeron.multicast.flowcontrol.supplier", Text::of("name");
-    /// Flow control of unicast channels.
+    /// Accepted so that existing environments work; unicast channels always follow their one receiver.
     unicast_flow_control_strategy: String = "unicast".to_owned(), "aeron.unicast.flow.control.strategy"
         also "aeron.unicast.flowcontrol.supplier", Text::of("name");
     /// Congestion control; `default` follows the channel's `cc`.
@@ -369,7 +370,8 @@ settings! {
     /// images together stay within what `fulmar.receiver.images.max` images of this term length take.
     receiver_term_length_max: i32 = 64 * MIB as i32, "fulmar.receiver.term.length.max", TERM_LENGTH;
     /// Listens to the data of a unicast image only if it comes from the address that announced it, while that address
-    /// is heard, and bounds what is sent to addresses that did not answer.
+    /// is heard, bounds what is sent to addresses that did not answer, and lets further sources of an endpoint prove
+    /// that they are there when 64 images have sources that did not.
     receiver_source_check: bool = true, "fulmar.receiver.source.check", Bool;
 
     // Network: sockets and names.
