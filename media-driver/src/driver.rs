@@ -1,5 +1,6 @@
 //! Assembles a driver from its settings, starts it in the wanted threading mode, and stops it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -726,6 +727,7 @@ fn assemble(
             network_events: network_events.clone(),
             loss_report: LossReport::new(loss_report.as_view()),
             seed: fastrand::u64(..),
+            proof_secret: RandomState::new().hash_one(now.nanos.0),
             os_buffers: read_os_buffers(),
             sender_cap,
             hears_processes: process_alarm.is_some(),

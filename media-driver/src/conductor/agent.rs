@@ -43,7 +43,7 @@ pub type TerminationHook = Box<dyn FnMut(EndReason) + Send>;
 /// heartbeat with their wall clock, milliseconds.
 const WALL_CLOCK_STEP_MS: i64 = 100;
 
-/// How often a busy conductor looks whether a client's process ended, nanoseconds; an idle one looks whenever it wakes.
+/// How often a conductor that runs looks whether a client's process ended, at most, nanoseconds.
 const WATCH_INTERVAL_NS: i64 = 5_000_000;
 
 /// How long a conductor sleeps at most whom all clients and the ends of their processes wake: the first command of a
@@ -103,6 +103,9 @@ pub struct ConductorParts {
     pub sender_cap: Option<WaitCap>,
     /// Whether the end of a process wakes the conductor, so that it need not look.
     pub hears_processes: bool,
+    /// What sources of streams can not guess ([`crate::protocol::source_proof`]). It does not come from the seed, whose
+    /// other numbers travel in frames.
+    pub proof_secret: u64,
     /// Called when the driver has to end.
     pub on_end: TerminationHook,
 }
@@ -112,6 +115,7 @@ pub struct Conductor {
     pub(super) context: DriverContext,
     pub(super) sender_cap: Option<WaitCap>,
     hears_processes: bool,
+    pub(super) proof_secret: u64,
     /// Whether every client wakes whom it has work for.
     pub(super) all_clients_ring: bool,
     pub(super) cnc: CncFile,
@@ -220,6 +224,7 @@ impl Conductor {
             os_buffers,
             sender_cap,
             hears_processes,
+            proof_secret,
             on_end,
         } = parts;
         let ring = cnc.to_driver_ring().clone();
@@ -241,6 +246,7 @@ impl Conductor {
         Ok(Self {
             sender_cap,
             hears_processes,
+            proof_secret,
             all_clients_ring: true,
             ring_watch: RingWatch {
                 head,

@@ -423,7 +423,6 @@ impl Conductor {
     }
 }
 
-/// The channel of a command as text.
 /// The channel of a command, as text and taken apart.
 pub(super) fn parse_channel(channel: Text<'_>) -> Result<(&str, ChannelUri), CommandFailure> {
     let text = channel.to_str().map_err(|error| {

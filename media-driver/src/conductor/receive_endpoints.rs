@@ -147,7 +147,7 @@ impl Conductor {
         let proofs = self
             .context
             .receiver_source_check
-            .then(|| SourceProofs::new(self.random.u64(..), now));
+            .then(|| SourceProofs::new(self.proof_secret, now));
         let endpoint = ReceiveEndpoint::new(
             ReceiveEndpointParts {
                 proofs,

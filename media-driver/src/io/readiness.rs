@@ -79,6 +79,12 @@ impl Readiness {
         let _ = self.process_bell.set(bell);
     }
 
+    /// Whether somebody wants to know of the ends of processes.
+    #[inline]
+    pub(super) fn watches_processes(&self) -> bool {
+        self.process_bell.get().is_some()
+    }
+
     /// Something happened to the socket or the process with this token.
     #[inline]
     pub(super) fn on_event(&self, token: Token) {

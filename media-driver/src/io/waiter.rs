@@ -34,6 +34,9 @@ const PIPE_TOKEN: Token = Token(2);
 /// Sockets that one look can name; the others are found by the cycle that follows, or by the next look.
 const EVENTS: usize = 64;
 
+/// How often a thread that does not block looks whether a process has ended, nanoseconds.
+const WATCH_INTERVAL_NS: i64 = 5_000_000;
+
 /// The parts of a thread's waiting. The strategy goes to its runner, the rest to those who wake it.
 pub struct Waiting {
     /// How the thread waits.
@@ -124,6 +127,8 @@ struct SocketIdle {
     cap: WaitCap,
     /// Whether the words say that we sleep, and a cycle was run since.
     announced: bool,
+    /// When a thread that does not block looks for the ends of processes.
+    next_watch: NanoTime,
 }
 
 impl SocketIdle {
@@ -144,6 +149,7 @@ impl SocketIdle {
             patience: Patience::new(),
             cap,
             announced: false,
+            next_watch: NanoTime(0),
         };
         Ok((idle, Registration::of(registry, readiness)))
     }
@@ -179,9 +185,16 @@ impl SocketIdle {
         }
     }
 
-    /// Between two cycles: learns which of many sockets the next one has to ask.
-    fn look(&mut self) {
-        if self.readiness.is_used() && self.poll.poll(&mut self.events, Some(Duration::ZERO)).is_ok() {
+    /// Between two cycles: learns which of many sockets the next one has to ask, and now and then whether a process
+    /// that it watches for the conductor has ended.
+    fn look(&mut self, now: NanoTime) {
+        let watches = self.readiness.watches_processes() && self.next_watch.is_due(now);
+        if watches {
+            self.next_watch = now.plus_nanos(WATCH_INTERVAL_NS);
+        }
+        if (watches || self.readiness.is_used())
+            && self.poll.poll(&mut self.events, Some(Duration::ZERO)).is_ok()
+        {
             self.take_events();
         }
     }
@@ -198,17 +211,17 @@ impl IdleStrategy for SocketIdle {
         match self.patience.next(work, now) {
             Step::Run => {
                 self.withdraw();
-                self.look();
+                self.look(now);
             }
             Step::Spin => {
                 self.withdraw();
                 fulmar::sync::spin_loop();
-                self.look();
+                self.look(now);
             }
             Step::Yield => {
                 self.withdraw();
                 std::thread::yield_now();
-                self.look();
+                self.look(now);
             }
             Step::Block if self.announced => {
                 let longest = self.patience.wait(self.cap.get());
@@ -490,6 +503,34 @@ mod tests {
         thread.idle.block(Duration::from_millis(1));
         assert_eq!(conductor.sequence(), rung);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_never_waits_hears_of_the_end_of_a_process() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = i64::from(child.id());
+        let process = ProcessId {
+            pid,
+            start_time_ticks: fulmar::agent::process::start_time_of(pid).unwrap(),
+            ..ProcessId::current()
+        };
+        let mut thread = sleeper(None);
+        let conductor = Doorbell::heap();
+        thread.registration.ring_for_processes(conductor.clone());
+        let watch = ProcessWatch::open(process).unwrap();
+        thread.registration.add_process(&watch).unwrap();
+        let before = conductor.sequence();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Cycles with work, a millisecond apart.
+        for cycle in 1..=12 {
+            thread.idle.idle(1, NanoTime(0), NanoTime(cycle * 1_000_000));
+        }
+        assert_ne!(conductor.sequence(), before);
     }
 
     #[test]

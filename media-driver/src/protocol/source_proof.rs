@@ -31,6 +31,8 @@ pub const UNPROVEN_IMAGES_MAX: usize = 64;
 pub const PROOF_TIMEOUT_NS: i64 = 2_000_000_000;
 /// Proofs that wait at a time.
 pub const PROOFS_MAX: usize = 256;
+/// Of these, proofs of one host, so that no one of them keeps all others out.
+const PROOFS_OF_ADDRESS_MAX: usize = 64;
 
 /// Requests go out at 4,000 a second, so that a flood of SETUPs does not become one of requests. Those that are lost to
 /// a flood come again with the next SETUP.
@@ -106,7 +108,12 @@ impl SourceProofs {
         }
         self.proven
             .retain(|(proven, since)| *proven != claim && now.since(*since) < PROOF_TIMEOUT_NS);
-        if self.proven.len() >= PROOFS_MAX {
+        let of_address = self
+            .proven
+            .iter()
+            .filter(|(proven, _)| proven.source.ip() == source.ip())
+            .count();
+        if self.proven.len() >= PROOFS_MAX || of_address >= PROOFS_OF_ADDRESS_MAX {
             return false;
         }
         self.proven.push((claim, now));
@@ -159,6 +166,29 @@ mod tests {
         SocketAddr::from(([10, 0, 0, 1], port))
     }
 
+    /// Proofs of as many ports of a host as are taken.
+    fn prove_many(proofs: &mut SourceProofs, now: NanoTime, host: u8) -> usize {
+        (1..1000)
+            .filter(|port| {
+                let source = SocketAddr::from(([10, 0, 0, host], *port));
+                let claim = Claim {
+                    source,
+                    stream_id: STREAM,
+                    session_id: SESSION,
+                };
+                let answer = Rttm {
+                    echo_timestamp: proofs.hash(&claim, epoch(now)),
+                    ..asked_once()
+                };
+                proofs.on_answer(now, &answer, source)
+            })
+            .count()
+    }
+
+    fn asked_once() -> Rttm {
+        asked(&mut SourceProofs::new(0, NanoTime(0)), NanoTime(0)).answer()
+    }
+
     fn asked(proofs: &mut SourceProofs, now: NanoTime) -> Rttm {
         proofs.request(now, address(1), STREAM, SESSION, 7).unwrap()
     }
@@ -203,6 +233,15 @@ mod tests {
     }
 
     #[test]
+    fn no_host_keeps_all_others_out() {
+        let (mut proofs, now) = (SourceProofs::new(5, NanoTime(0)), NanoTime(5));
+        assert_eq!(prove_many(&mut proofs, now, 1), PROOFS_OF_ADDRESS_MAX);
+        assert_eq!(prove_many(&mut proofs, now, 2), PROOFS_OF_ADDRESS_MAX);
+        let later = now.plus_nanos(PROOF_TIMEOUT_NS);
+        assert_eq!(prove_many(&mut proofs, later, 1), PROOFS_OF_ADDRESS_MAX);
+    }
+
+    #[test]
     fn requests_and_proofs_are_bounded() {
         let mut proofs = SourceProofs::new(4, NanoTime(0));
         let mut requests = 0;
@@ -215,6 +254,9 @@ mod tests {
         }
         // A fifth of a second.
         assert!((800..=900).contains(&requests), "{requests}");
+        for host in 2..=255 {
+            prove_many(&mut proofs, NanoTime(200_000_000), host);
+        }
         assert_eq!(proofs.proven.len(), PROOFS_MAX);
         assert_eq!(proofs.proven.capacity(), PROOFS_MAX);
     }

@@ -411,10 +411,15 @@ impl PublicationSender {
         if !self.has_initial_connection || self.is_setup_elicited {
             self.check_setup(now, sink);
         }
-        let bytes = self.send_data(now, sink);
+        let mut bytes = self.send_data(now, sink);
         if bytes == 0 {
             self.check_heartbeat(now, sink);
+            let limit = self.limit;
             self.on_idle(now);
+            if self.limit > limit {
+                // A receiver that held the others was given up: they do not wait for the next thing that wakes us.
+                bytes = self.send_data(now, sink);
+            }
         }
         bytes + self.send_again(now, sink)
     }

@@ -188,7 +188,7 @@ impl Image {
                 stream_id: log.stream_id(),
             },
             assembler: Assembler::new(log.max_message_length()),
-            moderation: Moderation::default(),
+            moderation: Moderation::new(log.term_length()),
             shared,
             client,
         }
@@ -367,7 +367,7 @@ impl Image {
         progress.reached = term_begin + i64::from(read.offset);
         drop(progress);
         self.moderation
-            .after(read.fragments, self.position - start, fragment_limit);
+            .after(read.fragments, self.position - start, read.caught_up);
         if read.corrupt {
             self.on_corrupt();
         }

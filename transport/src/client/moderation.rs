@@ -7,8 +7,10 @@
 /// In a stream that flows without gaps a reader that has caught up therefore rests for a moment before it looks again,
 /// and finds many messages at once. The rest grows while the stream flows, until a rest is worth [`Self::WORTH`] bytes,
 /// and ends with the first gap, so that single messages, round trips and the start of a burst are never delayed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Moderation {
+    /// A rest after which so many bytes are found is long enough; after twice as many it is too long.
+    worth: i64,
     /// Polls in a row that found nothing.
     empty_polls: u32,
     /// Pauses of the rest after the last poll that caught up.
@@ -31,9 +33,21 @@ impl Moderation {
     const FIRST: u32 = 4;
     /// Pauses of the longest rest.
     const LONGEST: u32 = 512;
-    /// A rest after which so many bytes are found is long enough; after twice as many it is too long. The lines that
-    /// reader and publisher fight for are the few at the end, so what is gained beyond this is little.
+    /// Bytes that make a rest worth it, or an eighth of a term if that is less. The lines that reader and publisher
+    /// fight for are the few at the end, so what is gained beyond this is little.
     const WORTH: i64 = 64 << 10;
+
+    /// Before the first poll of a log with such terms, bytes.
+    pub(super) fn new(term_length: i32) -> Self {
+        Self {
+            worth: Self::WORTH.min(i64::from(term_length) / 8),
+            empty_polls: 0,
+            pauses: 0,
+            is_due: false,
+            fragments: 0,
+            bytes: 0,
+        }
+    }
 
     /// Before a poll: the pauses to make.
     #[inline(always)]
@@ -45,9 +59,9 @@ impl Moderation {
         }
     }
 
-    /// After a poll that may take `limit` fragments and took `fragments`, `bytes` of the log.
+    /// After a poll that took `fragments`, `bytes` of the log, and left nothing that is committed if it has caught up.
     #[inline(always)]
-    pub(super) fn after(&mut self, fragments: usize, bytes: i64, limit: usize) {
+    pub(super) fn after(&mut self, fragments: usize, bytes: i64, caught_up: bool) {
         if fragments == 0 {
             self.empty_polls = self.empty_polls.saturating_add(1);
             return;
@@ -58,20 +72,20 @@ impl Moderation {
         }
         self.fragments += fragments;
         self.bytes += bytes;
-        if fragments < limit {
-            self.caught_up();
+        if caught_up {
+            self.catch_up();
         }
         self.empty_polls = 0;
     }
 
     #[inline(always)]
-    fn caught_up(&mut self) {
+    fn catch_up(&mut self) {
         if self.empty_polls > Self::GAP_POLLS || self.fragments < Self::DENSE {
             self.pauses = 0;
         } else {
-            if self.bytes < Self::WORTH {
+            if self.bytes < self.worth {
                 self.pauses = (self.pauses * 2).clamp(Self::FIRST, Self::LONGEST);
-            } else if self.bytes > 2 * Self::WORTH {
+            } else if self.bytes > 2 * self.worth {
                 self.pauses /= 2;
             }
             self.is_due = true;
@@ -94,7 +108,7 @@ mod tests {
             .iter()
             .map(|fragments| {
                 let rest = moderation.take_rest();
-                moderation.after(*fragments, *fragments as i64 * frame, 10);
+                moderation.after(*fragments, *fragments as i64 * frame, *fragments < 10);
                 rest
             })
             .collect()
@@ -102,13 +116,13 @@ mod tests {
 
     #[test]
     fn rests_grow_while_the_stream_flows_up_to_the_longest() {
-        let rests = rests(&mut Moderation::default(), &[3; 11]);
+        let rests = rests(&mut Moderation::new(16 << 20), &[3; 11]);
         assert_eq!(rests, [0, 4, 8, 16, 32, 64, 128, 256, 512, 512, 512]);
     }
 
     #[test]
     fn a_rest_that_is_worth_it_grows_no_more_and_one_worth_too_much_shrinks() {
-        let mut moderation = Moderation::default();
+        let mut moderation = Moderation::new(16 << 20);
         let enough = Moderation::WORTH / 5 + 1;
         assert_eq!(rests(&mut moderation, &[5, 5, 5]), [0, 4, 8]);
         assert_eq!(rests_of_frames(&mut moderation, &[5, 5, 5], enough), [16, 16, 16]);
@@ -120,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_several_polls_take_counts_as_one_when_the_limit_parts_them() {
-        let mut moderation = Moderation::default();
+        let mut moderation = Moderation::new(16 << 20);
         let polls = [10, 10, 1].repeat(3);
         assert_eq!(rests(&mut moderation, &polls), [0, 0, 0, 4, 0, 0, 8, 0, 0]);
         // After a gap they begin anew, also where the first poll is full.
@@ -128,8 +142,15 @@ mod tests {
     }
 
     #[test]
+    fn an_eighth_of_a_short_term_makes_a_rest_worth_it() {
+        let mut moderation = Moderation::new(64 << 10);
+        assert_eq!(rests_of_frames(&mut moderation, &[4, 4, 4, 4], 2048), [0; 4]);
+        assert_eq!(rests_of_frames(&mut moderation, &[4, 4, 4], 2000), [0, 4, 8]);
+    }
+
+    #[test]
     fn a_gap_ends_them_and_one_rest_is_made_once() {
-        let mut moderation = Moderation::default();
+        let mut moderation = Moderation::new(16 << 20);
         assert_eq!(rests(&mut moderation, &[3, 3, 0, 0, 0]), [0, 4, 8, 0, 0]);
         assert_eq!(rests(&mut moderation, &[3, 0, 0, 0]), [0; 4]);
         assert_eq!(rests(&mut moderation, &[3, 3, 3]), [0, 0, 4]);
@@ -138,20 +159,20 @@ mod tests {
     #[test]
     fn single_messages_and_round_trips_are_never_delayed() {
         let polls = [1, 0, 0, 0].repeat(50);
-        assert_eq!(rests(&mut Moderation::default(), &polls)[4..], [0; 196]);
+        assert_eq!(rests(&mut Moderation::new(16 << 20), &polls)[4..], [0; 196]);
     }
 
     #[test]
     fn messages_that_come_one_by_one_are_no_stream_however_soon_they_come() {
-        assert_eq!(rests(&mut Moderation::default(), &[1; 200]), [0; 200]);
+        assert_eq!(rests(&mut Moderation::new(16 << 20), &[1; 200]), [0; 200]);
         assert_eq!(
-            rests(&mut Moderation::default(), &[5, 5, 2, 5, 5]),
+            rests(&mut Moderation::new(16 << 20), &[5, 5, 2, 5, 5]),
             [0, 4, 8, 0, 4]
         );
     }
 
     #[test]
-    fn a_reader_that_has_more_to_take_does_not_rest() {
-        assert_eq!(rests(&mut Moderation::default(), &[10, 10, 10, 10]), [0; 4]);
+    fn a_reader_that_left_something_does_not_rest() {
+        assert_eq!(rests(&mut Moderation::new(16 << 20), &[10, 10, 10, 10]), [0; 4]);
     }
 }

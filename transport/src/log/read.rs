@@ -26,6 +26,8 @@ pub struct ReadResult {
     pub fragments: usize,
     /// The frame at `offset` has a length that no frame can have there: the stream can not be read any further.
     pub corrupt: bool,
+    /// The frame at `offset` is not committed: whatever there was has been read.
+    pub caught_up: bool,
 }
 
 /// Reads committed frames from `offset` on, until `max_fragments` were delivered, `limit_offset` or the end of the
@@ -44,6 +46,7 @@ pub fn scan_fragments<'a, B: Words>(
     let length = term.length();
     let mut at = offset as u32 as usize;
     let mut fragments = 0;
+    let mut caught_up = false;
     let mut corrupt = at > length || !at.is_multiple_of(FRAME_ALIGNMENT);
     if !corrupt {
         let limit = (limit_offset.max(0) as usize).min(length);
@@ -53,6 +56,7 @@ pub fn scan_fragments<'a, B: Words>(
             let word = slot.load_acquire(HeaderWord::Length);
             let Some(frame) = FrameView::new(slot, word) else {
                 corrupt = word_length(word) > 0;
+                caught_up = !corrupt;
                 break;
             };
             if frame.is_padding() {
@@ -74,5 +78,6 @@ pub fn scan_fragments<'a, B: Words>(
         offset: at as u32 as i32,
         fragments,
         corrupt,
+        caught_up,
     }
 }

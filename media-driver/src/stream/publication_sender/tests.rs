@@ -544,6 +544,34 @@ fn a_publication_is_connected_once_its_group_is_complete() {
 }
 
 #[test]
+fn who_was_held_by_a_silent_receiver_goes_on_in_the_pass_that_gives_it_up() {
+    let min = FlowControl::new(
+        Strategy::Min(Box::new(MinFlowControl::new(None, 0, 2000 * MS))),
+        4,
+    );
+    let mut fixture = Fixture::with(group(min));
+    let slow = StatusMessage {
+        receiver_id: 8,
+        ..status(0, 1024)
+    };
+    fixture.status(0, &slow);
+    fixture.status(0, &status(0, HALF));
+    for _ in 0..3 {
+        fixture.publish(1000);
+    }
+    for pass in 1..10 {
+        fixture.send(pass);
+    }
+    let held_at = fixture.sender.position();
+    assert!(held_at < 3 * 1056, "{held_at}");
+    fixture.status(1900 * MS, &status(held_at, HALF));
+    fixture.send(1999 * MS);
+    assert_eq!(fixture.sender.position(), held_at);
+    fixture.send(2001 * MS);
+    assert!(fixture.sender.position() > held_at);
+}
+
+#[test]
 fn spies_alone_move_the_stream_without_sending_it() {
     let mut options = Options::default();
     options.traits.spies_simulate_connection = true;
