@@ -207,6 +207,10 @@ impl SocketIdle {
 }
 
 impl IdleStrategy for SocketIdle {
+    fn may_wait(&self, work: usize) -> bool {
+        work == 0 && self.announced
+    }
+
     fn idle(&mut self, work: usize, deadline: NanoTime, now: NanoTime) {
         match self.patience.next(work, now) {
             Step::Run => {

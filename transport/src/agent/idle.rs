@@ -14,6 +14,12 @@ pub trait IdleStrategy: Send {
     /// once if there was work.
     fn idle(&mut self, work: usize, deadline: NanoTime, now: NanoTime);
 
+    /// Whether the call of [`Self::idle`] that follows, after a cycle that did so much work, may wait and so has to be
+    /// told the deadline. Any deadline will do where it does not.
+    fn may_wait(&self, work: usize) -> bool {
+        work == 0
+    }
+
     /// Forgets how long nothing happened.
     fn reset(&mut self) {}
 
@@ -35,6 +41,10 @@ pub fn sleep(duration: Duration) {
 pub struct Noop;
 
 impl IdleStrategy for Noop {
+    fn may_wait(&self, _work: usize) -> bool {
+        false
+    }
+
     fn idle(&mut self, _work: usize, _deadline: NanoTime, _now: NanoTime) {}
 }
 
@@ -43,6 +53,10 @@ impl IdleStrategy for Noop {
 pub struct BusySpin;
 
 impl IdleStrategy for BusySpin {
+    fn may_wait(&self, _work: usize) -> bool {
+        false
+    }
+
     fn idle(&mut self, work: usize, _deadline: NanoTime, _now: NanoTime) {
         if work == 0 {
             crate::sync::spin_loop();
@@ -55,6 +69,10 @@ impl IdleStrategy for BusySpin {
 pub struct Yielding;
 
 impl IdleStrategy for Yielding {
+    fn may_wait(&self, _work: usize) -> bool {
+        false
+    }
+
     fn idle(&mut self, work: usize, _deadline: NanoTime, _now: NanoTime) {
         if work == 0 {
             std::thread::yield_now();
@@ -89,6 +107,10 @@ impl Default for Backoff {
 }
 
 impl IdleStrategy for Backoff {
+    fn may_wait(&self, work: usize) -> bool {
+        work == 0 && self.pace.blocks_next()
+    }
+
     fn idle(&mut self, work: usize, deadline: NanoTime, now: NanoTime) {
         match self.pace.next(work) {
             Step::Run => {}
@@ -141,6 +163,10 @@ impl Adaptive {
 
 #[cfg(not(loom))]
 impl IdleStrategy for Adaptive {
+    fn may_wait(&self, work: usize) -> bool {
+        work == 0 && self.pace.blocks_next()
+    }
+
     fn idle(&mut self, work: usize, deadline: NanoTime, now: NanoTime) {
         let woken = match self.pace.next(work) {
             Step::Run => return,

@@ -210,7 +210,12 @@ impl<A: Agent> Run<A> {
                     0
                 }
             };
-            self.idle.idle(work, self.agent.next_deadline(), now.nanos);
+            let deadline = if self.idle.may_wait(work) {
+                self.agent.next_deadline()
+            } else {
+                now.nanos
+            };
+            self.idle.idle(work, deadline, now.nanos);
         }
         RunnerExit::Closed
     }

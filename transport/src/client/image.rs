@@ -16,6 +16,7 @@ use super::moderation::Moderation;
 use crate::counters::CounterLease;
 use crate::id::{RegistrationId, SessionId, StreamId};
 use crate::log::descriptor::FRAME_ALIGNMENT;
+use crate::log::frame::word_length;
 use crate::log::{Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, scan_block, scan_fragments};
 use crate::sync::{AtomicBool, AtomicU32, Ordering, spin_loop};
 
@@ -322,20 +323,31 @@ impl Image {
         fragment_limit: usize,
         mut on_frame: impl FnMut(Header<'_>, &mut Assembler, &mut Progress<'_>) -> Scan,
     ) -> usize {
-        if !self.shared.is_readable() {
-            return 0;
+        for _ in 0..self.moderation.take_rest() {
+            spin_loop();
         }
         let shape = self.stream.shape;
         let start = self.position;
         let offset = shape.offset(start);
+        // Most polls of a waiting reader end here, so nothing else comes before.
+        let next = self
+            .shared
+            .log
+            .term(shape.partition(start))
+            .slot(offset as u32 as usize);
+        // SYNC frame-length: the header is complete once this is positive.
+        if word_length(next.load_acquire(HeaderWord::Length)) <= 0 {
+            self.moderation.after_nothing();
+            return 0;
+        }
+        if !self.shared.is_readable() {
+            return 0;
+        }
         let term_begin = start - i64::from(offset);
         let term_length = i64::from(shape.term_length());
         let limit_offset = limit_position.saturating_sub(term_begin).min(term_length);
         if limit_offset <= i64::from(offset) {
             return 0;
-        }
-        for _ in 0..self.moderation.take_rest() {
-            spin_loop();
         }
         if !self.is_in_place(offset) {
             self.on_lapped();

@@ -59,11 +59,17 @@ impl Moderation {
         }
     }
 
+    /// After a poll that found nothing.
+    #[inline(always)]
+    pub(super) fn after_nothing(&mut self) {
+        self.empty_polls = self.empty_polls.saturating_add(1);
+    }
+
     /// After a poll that took `fragments`, `bytes` of the log, and left nothing that is committed if it has caught up.
     #[inline(always)]
     pub(super) fn after(&mut self, fragments: usize, bytes: i64, caught_up: bool) {
         if fragments == 0 {
-            self.empty_polls = self.empty_polls.saturating_add(1);
+            self.after_nothing();
             return;
         }
         if self.empty_polls > Self::GAP_POLLS {
