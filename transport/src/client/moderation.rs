@@ -33,6 +33,11 @@ impl Moderation {
     const FIRST: u32 = 4;
     /// Pauses of the longest rest.
     const LONGEST: u32 = 512;
+    /// The same where frames are long: few of their lines are looked at while they are written, and the processor is
+    /// better left to those who clean the log.
+    const LONGEST_OF_LONG: u32 = 64;
+    /// Frames longer than this on average are long, bytes.
+    const LONG: i64 = 256;
     /// Bytes that make a rest worth it, or an eighth of a term if that is less. The lines that reader and publisher
     /// fight for are the few at the end, so what is gained beyond this is little.
     const WORTH: i64 = 64 << 10;
@@ -90,7 +95,12 @@ impl Moderation {
             self.pauses = 0;
         } else {
             if self.bytes < self.worth {
-                self.pauses = (self.pauses * 2).clamp(Self::FIRST, Self::LONGEST);
+                let longest = if self.bytes > Self::LONG * self.fragments as i64 {
+                    Self::LONGEST_OF_LONG
+                } else {
+                    Self::LONGEST
+                };
+                self.pauses = (self.pauses * 2).clamp(Self::FIRST, longest);
             } else if self.bytes > 2 * self.worth {
                 self.pauses /= 2;
             }
@@ -145,6 +155,13 @@ mod tests {
         assert_eq!(rests(&mut moderation, &polls), [0, 0, 0, 4, 0, 0, 8, 0, 0]);
         // After a gap they begin anew, also where the first poll is full.
         assert_eq!(rests(&mut moderation, &[0, 0, 0, 10, 1, 3]), [16, 0, 0, 0, 0, 4]);
+    }
+
+    #[test]
+    fn long_frames_are_waited_for_less() {
+        let mut moderation = Moderation::new(16 << 20);
+        let rests = rests_of_frames(&mut moderation, &[3; 8], 1088);
+        assert_eq!(rests, [0, 4, 8, 16, 32, 64, 64, 64]);
     }
 
     #[test]
