@@ -225,8 +225,11 @@ fn churn_leaks_nothing(world: &World) {
     client.ok("churn aeron:ipc 1001 20");
     eventually("the logs go", || world.dir.list("publications").len() == 1);
     let (mapped, counters) = (client.system_counter(35), client.counters().len());
-    client.ok("churn aeron:ipc 1001 2000");
-    eventually("the logs go again", || world.dir.list("publications").len() == 1);
+    // In parts: a driver keeps what was closed for its linger, so that a fast client has a whole part under way.
+    for _ in 0..10 {
+        client.ok("churn aeron:ipc 1001 200");
+        eventually("the logs go again", || world.dir.list("publications").len() == 1);
+    }
     if world.driver == Make::Fulmar {
         // The C driver (1.54) never takes the bytes of a log that it unmapped off this counter.
         eventually("mapped bytes return to the base", || {
