@@ -366,6 +366,26 @@ mod tests {
             self.words.load_acquire_i32(SLEEPING_OFFSET) != 0
         }
 
+        /// A process that the thread watches for a conductor with this doorbell.
+        fn watched_child(&self) -> (std::process::Child, ProcessWatch, Doorbell) {
+            let child = std::process::Command::new("sleep")
+                .arg("600")
+                .stdin(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            let pid = i64::from(child.id());
+            let process = ProcessId {
+                pid,
+                start_time_ticks: fulmar::agent::process::start_time_of(pid).unwrap(),
+                ..ProcessId::current()
+            };
+            let conductor = Doorbell::heap();
+            self.registration.ring_for_processes(conductor.clone());
+            let watch = ProcessWatch::open(process).unwrap();
+            self.registration.add_process(&watch).unwrap();
+            (child, watch, conductor)
+        }
+
         /// One empty cycle.
         fn cycle(&mut self) {
             let now = SystemClock.nanos();
@@ -480,22 +500,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_process_ends_the_wait_and_rings() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("600")
-            .stdin(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let pid = i64::from(child.id());
-        let process = ProcessId {
-            pid,
-            start_time_ticks: fulmar::agent::process::start_time_of(pid).unwrap(),
-            ..ProcessId::current()
-        };
         let mut thread = sleeper(None);
-        let conductor = Doorbell::heap();
-        thread.registration.ring_for_processes(conductor.clone());
-        let watch = ProcessWatch::open(process).unwrap();
-        thread.registration.add_process(&watch).unwrap();
+        let (mut child, watch, conductor) = thread.watched_child();
         let before = conductor.sequence();
         thread.until_announced();
         child.kill().unwrap();
@@ -511,22 +517,8 @@ mod tests {
 
     #[test]
     fn a_thread_that_never_waits_hears_of_the_end_of_a_process() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("600")
-            .stdin(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let pid = i64::from(child.id());
-        let process = ProcessId {
-            pid,
-            start_time_ticks: fulmar::agent::process::start_time_of(pid).unwrap(),
-            ..ProcessId::current()
-        };
         let mut thread = sleeper(None);
-        let conductor = Doorbell::heap();
-        thread.registration.ring_for_processes(conductor.clone());
-        let watch = ProcessWatch::open(process).unwrap();
-        thread.registration.add_process(&watch).unwrap();
+        let (mut child, _watch, conductor) = thread.watched_child();
         let before = conductor.sequence();
         child.kill().unwrap();
         child.wait().unwrap();
