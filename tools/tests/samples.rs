@@ -5,6 +5,10 @@
 //!
 //! Run with `cargo test -p fulmar-tools --features peer --test samples`.
 
+#[macro_use]
+#[path = "support/both_drivers.rs"]
+mod both_drivers;
+
 #[path = "interop/process.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a kit for all scenarios")]
 mod process;
@@ -21,23 +25,6 @@ mod ports;
 
 #[path = "../src/render/date.rs"]
 mod date;
-
-/// One test per driver for each scenario.
-macro_rules! on_both_drivers {
-    ($($name:ident),* $(,)?) => { $(
-        mod $name {
-            #[test]
-            fn c_driver() {
-                super::$name(crate::process::Make::C);
-            }
-
-            #[test]
-            fn our_driver() {
-                super::$name(crate::process::Make::Fulmar);
-            }
-        }
-    )* };
-}
 
 #[path = "samples/program.rs"]
 #[allow(unreachable_pub, reason = "a kit for all programs")]

@@ -6,6 +6,10 @@
 //!
 //! Run with `cargo test -p fulmar-tools --features peer --test wire -- --test-threads=8`: tests mostly wait.
 
+#[macro_use]
+#[path = "support/both_drivers.rs"]
+mod both_drivers;
+
 #[path = "interop/process.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a kit for all scenarios")]
 mod process;
@@ -26,23 +30,6 @@ mod ports;
 #[path = "wire/stage.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a kit for all rows")]
 mod stage;
-
-/// One test per driver for each row.
-macro_rules! rows {
-    ($($name:ident),* $(,)?) => { $(
-        mod $name {
-            #[test]
-            fn c_driver() {
-                super::$name(crate::process::Make::C);
-            }
-
-            #[test]
-            fn our_driver() {
-                super::$name(crate::process::Make::Fulmar);
-            }
-        }
-    )* };
-}
 
 #[path = "wire/dissector.rs"]
 mod dissector;

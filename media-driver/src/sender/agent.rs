@@ -76,8 +76,6 @@ pub struct SenderAgent {
     status_poll_ratio: usize,
     status_poll_interval_ns: i64,
     next_status_poll: NanoTime,
-    /// When data was sent last.
-    last_sent: NanoTime,
     resolution_interval_ns: i64,
     next_resolution: NanoTime,
     cycle_threshold_ns: i64,
@@ -90,11 +88,6 @@ pub struct SenderAgent {
     /// What `stall` says in this cycle.
     now: NanoTime,
 }
-
-/// So long after data was sent, control sockets are polled no more often than while it is sent, nanoseconds: whoever
-/// answers a message at once finds a sender that is not asking the system for status messages. It is shorter than a
-/// thread with sockets stays awake after work, so that no wait begins before they were polled.
-const AFTERMATH_NS: i64 = 8_000;
 
 /// Events kept for the conductor while its lane is full. What may be lost without harm is dropped beyond it.
 const BACKLOG_MAX: usize = 256;
@@ -129,7 +122,6 @@ impl SenderAgent {
             status_poll_ratio,
             status_poll_interval_ns,
             next_status_poll: now,
-            last_sent: now.plus_nanos(-AFTERMATH_NS),
             resolution_interval_ns,
             next_resolution: now.plus_nanos(resolution_interval_ns),
             cycle_threshold_ns,
@@ -304,14 +296,11 @@ impl SenderAgent {
         pass
     }
 
-    /// Whether control sockets are polled in this cycle (wire protocol 0): whenever nothing was sent for a moment, and
-    /// not too rarely otherwise.
+    /// Whether control sockets are polled in this cycle (wire protocol 0): whenever nothing was sent, and not too
+    /// rarely otherwise.
     fn is_poll_due(&mut self, now: NanoTime, pass: &Pass) -> bool {
         self.cycles_since_poll += 1;
-        if pass.bytes > 0 {
-            self.last_sent = now;
-        }
-        let due = now.since(self.last_sent) >= AFTERMATH_NS
+        let due = pass.bytes == 0
             || pass.was_short
             || self.cycles_since_poll >= self.status_poll_ratio
             || self.next_status_poll.is_due(now);

@@ -8,8 +8,9 @@ use fulmar::cnc::CncFile;
 use fulmar::counters::type_id;
 
 use crate::clock::{SECOND, WallClock, YEAR, await_heartbeat, next_heartbeat};
+use crate::map_cnc;
 use crate::process::{Client, Directory, Driver, Make, eventually, pause};
-use crate::{can_run, map_cnc};
+use crate::required::can_run;
 
 /// Heartbeats often enough that a test sees the next one soon; the timeouts stay at their defaults of 10 s and more.
 const OFTEN: (&str, &str) = ("AERON_TIMER_INTERVAL", "100ms");
@@ -38,7 +39,7 @@ fn clock(test: &str) -> Option<WallClock> {
     match WallClock::new() {
         Ok(clock) => Some(clock),
         Err(reason) => {
-            can_run(test, Err(reason));
+            can_run(test, Some(&reason));
             None
         }
     }

@@ -11,6 +11,8 @@ mod loss;
 mod netem;
 mod network;
 mod partition;
+#[path = "../support/required.rs"]
+mod required;
 mod subscribers;
 mod traffic;
 

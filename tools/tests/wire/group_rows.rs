@@ -357,7 +357,7 @@ fn row_47_response_channel_with_us_as_client(make: Make) {
     stage.end();
 }
 
-rows!(
+on_both_drivers!(
     row_33_dynamic_multi_destination_publisher,
     row_35_manual_destinations,
     row_37_multicast_publisher,

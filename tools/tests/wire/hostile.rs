@@ -222,7 +222,7 @@ fn noise_beside_a_stream(make: Make) {
     stage.end();
 }
 
-rows!(noise_beside_a_stream);
+on_both_drivers!(noise_beside_a_stream);
 
 /// A receiver that leaves in somebody else's name leaves nothing behind.
 #[test]

@@ -496,7 +496,7 @@ fn row_52_receiver_is_gone(make: Make) {
     stage.end();
 }
 
-rows!(
+on_both_drivers!(
     row_01_setups_until_somebody_answers,
     row_02_status_message_connects,
     row_03_elicited_setup,

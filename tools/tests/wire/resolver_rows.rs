@@ -86,4 +86,4 @@ fn row_49_silence_is_forgotten(make: Make) {
     stage.end();
 }
 
-rows!(row_48_our_name_is_passed_on, row_49_silence_is_forgotten);
+on_both_drivers!(row_48_our_name_is_passed_on, row_49_silence_is_forgotten);

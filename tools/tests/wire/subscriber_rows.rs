@@ -733,7 +733,7 @@ fn row_51_mtu_above_the_window(make: Make) {
     stage.end();
 }
 
-rows!(
+on_both_drivers!(
     row_09_first_status_message,
     row_10_data_first,
     row_11_end_of_stream_first,

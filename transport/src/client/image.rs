@@ -17,7 +17,10 @@ use crate::counters::CounterLease;
 use crate::id::{RegistrationId, SessionId, StreamId};
 use crate::log::descriptor::FRAME_ALIGNMENT;
 use crate::log::frame::word_length;
-use crate::log::{Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, scan_block, scan_fragments};
+use crate::log::{
+    Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, Slot, scan_block, scan_fragments,
+};
+use crate::memory::View;
 use crate::sync::{AtomicBool, AtomicU32, Ordering, spin_loop};
 
 /// Can be polled, and its driver lives.
@@ -284,7 +287,9 @@ impl Image {
         let index = self.stream.shape.partition(start);
         let offset = self.stream.shape.offset(start);
         let term = self.shared.log.term(index);
-        if !self.is_in_place(offset) {
+        let first = term.slot(offset as u32 as usize);
+        // SYNC frame-length: the header is complete once this is positive.
+        if !self.is_in_place(first, first.load_acquire(HeaderWord::Length)) {
             self.on_lapped();
             return 0;
         }
@@ -336,7 +341,8 @@ impl Image {
             .term(shape.partition(start))
             .slot(offset as u32 as usize);
         // SYNC frame-length: the header is complete once this is positive.
-        if word_length(next.load_acquire(HeaderWord::Length)) <= 0 {
+        let word = next.load_acquire(HeaderWord::Length);
+        if word_length(word) <= 0 {
             self.moderation.after_nothing();
             return 0;
         }
@@ -349,7 +355,7 @@ impl Image {
         if limit_offset <= i64::from(offset) {
             return 0;
         }
-        if !self.is_in_place(offset) {
+        if !self.is_in_place(next, word) {
             self.on_lapped();
             return 0;
         }
@@ -386,17 +392,14 @@ impl Image {
         read.fragments
     }
 
-    /// Whether the frame at the position, if there is one, is the one that was written there: not one of a later
-    /// term, after the driver has gone on without this reader.
+    /// Whether the frame in the slot of the position, if there is one with this length word, is the one that was
+    /// written there: not one of a later term, after the driver has gone on without this reader.
     #[inline(always)]
-    fn is_in_place(&self, offset: i32) -> bool {
+    fn is_in_place(&self, slot: Slot<'_, View>, word: i64) -> bool {
         let shape = &self.stream.shape;
-        let term = self.shared.log.term(shape.partition(self.position));
-        let slot = term.slot(offset as u32 as usize);
-        // SYNC frame-length: the header is complete once this is positive.
-        let word = slot.load_acquire(HeaderWord::Length);
         FrameView::new(slot, word).is_none_or(|frame| {
-            frame.term_id() == shape.term_id(self.position) && frame.term_offset() == offset
+            frame.term_id() == shape.term_id(self.position)
+                && frame.term_offset() == shape.offset(self.position)
         })
     }
 
