@@ -90,6 +90,10 @@ impl Idle {
     }
 }
 
+/// Shares no cache line with what a measuring thread writes.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 fn connect<S: Side>(
     side: &S,
     publisher: &impl Publisher,
@@ -155,10 +159,11 @@ fn pump<S: Side>(
     connect(side, &publisher, &subscriber)?;
     let total = plan.warmup + plan.messages;
     let mut tally = Tally::default();
-    let stop = AtomicBool::new(false);
+    let stop = Apart(AtomicBool::new(false));
+    let stop = &stop.0;
     let nanos = std::thread::scope(|scope| {
         scope.spawn(|| {
-            publish_all(&mut publisher, plan.length, total, &stop);
+            publish_all(&mut publisher, plan.length, total, stop);
         });
         let received = receive_all(&mut subscriber, plan, &mut tally);
         stop.store(true, Ordering::Relaxed);
@@ -257,10 +262,11 @@ pub fn round_trip<S: Side>(settings: &Settings, plan: &RoundTripPlan) -> Result<
     connect(&side, &ping_out, &ping_in)?;
     connect(&side, &pong_out, &pong_in)?;
 
-    let stop = AtomicBool::new(false);
+    let stop = Apart(AtomicBool::new(false));
+    let stop = &stop.0;
     let yields = settings.mode == Mode::Shared;
     std::thread::scope(|scope| {
-        scope.spawn(|| echo(&mut ping_in, &mut pong_out, plan.length, yields, &stop));
+        scope.spawn(|| echo(&mut ping_in, &mut pong_out, plan.length, yields, stop));
         let result = ping(&side, &mut ping_out, &mut pong_in, yields, plan);
         stop.store(true, Ordering::Relaxed);
         result

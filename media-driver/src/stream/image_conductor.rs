@@ -15,6 +15,7 @@ use fulmar::time::{EpochMs, NanoTime};
 use fulmar::wire::ERROR_TEXT_MAX;
 
 use super::image_shared::{Gap, ImageShared, NextStatusMessage, Rejection};
+use super::pages_ahead::PagesAhead;
 use super::position_counter::PositionCounter;
 use super::subscribers::{Subscriber, any_working, extent};
 use crate::commands::EndpointId;
@@ -168,6 +169,7 @@ pub struct ImageConductor {
     /// When the next look at what is lost has something to do.
     loss_deadline: Option<NanoTime>,
     loss_entry: Option<LossEntry>,
+    pages: PagesAhead,
 }
 
 impl ImageConductor {
@@ -193,6 +195,7 @@ impl ImageConductor {
         } = parts;
         receiver_position.value.set_release(join_position);
         log.metadata().set_active_transport_count(1);
+        let pages = PagesAhead::new(&log, join_position);
         Self {
             correlation_id,
             endpoint,
@@ -226,6 +229,7 @@ impl ImageConductor {
             watch: None,
             loss_deadline: None,
             loss_entry: None,
+            pages,
             log,
         }
     }
@@ -361,6 +365,7 @@ impl ImageConductor {
             return tracked;
         };
         let loss_found = self.find_loss(now, since_last_look, &mut tracked);
+        self.pages.follow(&self.log, self.rebuild_position);
         self.follow_rtt(now, &mut tracked);
         let window = self.congestion.on_rebuild(
             now,

@@ -7,6 +7,7 @@ use fulmar::log::{LogBuffers, Metadata, clean};
 use fulmar::memory::View;
 use fulmar::time::NanoTime;
 
+use super::pages_ahead::PagesAhead;
 use super::position_counter::PositionCounter;
 use super::publication_repair::{PublicationRepair, RepairView};
 use super::subscribers::{Subscriber, any_working, extent};
@@ -51,6 +52,7 @@ pub struct IpcPublication {
     consumer_position: i64,
     clean_position: i64,
     repair: PublicationRepair,
+    pages: PagesAhead,
 }
 
 /// What an [`IpcPublication`] is made from.
@@ -97,6 +99,7 @@ impl IpcPublication {
         publisher_limit.value.set_release(start_position);
         publisher_position.value.set_release(start_position);
         let window = i64::from(window);
+        let pages = PagesAhead::new(&log, start_position);
         Self {
             registration_id,
             session_id: log.session_id(),
@@ -120,6 +123,7 @@ impl IpcPublication {
             consumer_position: start_position,
             clean_position: start_position,
             repair: PublicationRepair::new(start_position, now),
+            pages,
         }
     }
 
@@ -166,6 +170,7 @@ impl IpcPublication {
         }
         let producer = self.sample_producer_position();
         self.publisher_position.value.set_release(producer);
+        self.pages.follow(&self.log, producer);
         let Some(extent) = extent(&mut self.subscribers, producer) else {
             return self.hold_limit_at_consumer();
         };

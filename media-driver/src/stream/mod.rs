@@ -7,6 +7,7 @@ pub mod image_conductor;
 pub mod image_receiver;
 pub mod image_shared;
 pub mod ipc_publication;
+mod pages_ahead;
 pub mod position_counter;
 pub mod publication_conductor;
 pub mod publication_repair;

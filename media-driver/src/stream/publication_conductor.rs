@@ -8,6 +8,7 @@ use fulmar::memory::View;
 use fulmar::sync::Arc;
 use fulmar::time::NanoTime;
 
+use super::pages_ahead::PagesAhead;
 use super::position_counter::PositionCounter;
 use super::publication_repair::{PublicationRepair, RepairView};
 use super::publication_shared::PublicationShared;
@@ -101,6 +102,7 @@ pub struct PublicationConductor {
     clean_position: i64,
     linger_since: NanoTime,
     repair: PublicationRepair,
+    pages: PagesAhead,
 }
 
 impl PublicationConductor {
@@ -123,6 +125,7 @@ impl PublicationConductor {
         publisher_limit.value.set_release(start_position);
         publisher_position.value.set_release(start_position);
         let window = i64::from(params.publication_window_length);
+        let pages = PagesAhead::new(&log, start_position);
         Self {
             registration_id,
             endpoint,
@@ -149,6 +152,7 @@ impl PublicationConductor {
             clean_position: start_position,
             linger_since: now,
             repair: PublicationRepair::new(start_position, now),
+            pages,
         }
     }
 
@@ -217,6 +221,7 @@ impl PublicationConductor {
         }
         let producer = self.sample_producer_position();
         self.publisher_position.value.set_release(producer);
+        self.pages.follow(&self.log, producer);
         let sent = self.sent_position();
         let spies = extent(&mut self.subscribers, producer);
         self.shared.set_fastest_spy_position(spies.map(|spies| spies.max));

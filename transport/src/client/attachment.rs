@@ -15,6 +15,8 @@ use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH};
 use crate::log::{AppendWindow, LogBuffers};
 
 /// Everything a handle needs to publish.
+// Not in a cache line with what other threads write.
+#[repr(align(128))]
 pub(super) struct Attachment {
     pub(super) log: Arc<LogBuffers>,
     pub(super) limit: Counter,
@@ -37,6 +39,8 @@ pub(super) struct Identity {
 }
 
 /// What the conductor and the handles of one publication share.
+// Not in a cache line with what other threads write.
+#[repr(align(128))]
 pub(super) struct PublicationShared {
     pub(super) channel: String,
     pub(super) stream_id: i32,

@@ -23,6 +23,8 @@ use crate::log::{
 use crate::memory::View;
 
 /// A publication with a log of its own and a single writer.
+// Not in a cache line with what other threads write.
+#[repr(align(128))]
 pub struct ExclusivePublication {
     handle: Handle,
     shared: Arc<PublicationShared>,

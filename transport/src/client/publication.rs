@@ -26,6 +26,8 @@ use crate::memory::View;
 ///
 /// A handle belongs to one thread at a time; [`Clone`] gives another thread a handle of its own. The publication is
 /// closed when its last handle is gone.
+// Not in a cache line with what other threads write.
+#[repr(align(128))]
 pub struct Publication {
     handle: Arc<Handle>,
     shared: Arc<PublicationShared>,

@@ -21,6 +21,8 @@ const CLOSED: u64 = 1;
 const CHANGE: u64 = 2;
 
 /// What the conductor and the handle of one subscription share.
+// Not in a cache line with what other threads write.
+#[repr(align(128))]
 pub(super) struct SubscriptionShared {
     pub(super) channel: String,
     pub(super) stream_id: i32,
@@ -185,6 +187,8 @@ impl SubscriptionShared {
 }
 
 /// A subscription. It belongs to one thread at a time; several threads take a subscription each.
+// Not in a cache line with what other threads write.
+#[repr(align(128))]
 pub struct Subscription {
     handle: Handle,
     shared: Arc<SubscriptionShared>,

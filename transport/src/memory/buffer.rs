@@ -87,6 +87,18 @@ impl View {
         unsafe { View::from_raw_parts(self.base.add(offset), length, self.owner.clone()) }
     }
 
+    /// See [`Region::populate`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// If the range does not lie inside the view.
+    pub fn populate(&self, offset: usize, length: usize) -> std::io::Result<()> {
+        let start = self.pointer(offset, length) as usize - self.owner.as_view().pointer(0, 0) as usize;
+        self.owner.populate(start, length)
+    }
+
     /// The region this view looks at.
     #[must_use]
     pub fn region(&self) -> &Region {

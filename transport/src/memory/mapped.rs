@@ -108,6 +108,17 @@ mod tests {
     }
 
     #[test]
+    fn pages_made_ready_have_their_blocks_and_no_others_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("region");
+        let region = create(&path, 1 << 20, 0o600, Blocks::Sparse).unwrap();
+        assert_eq!(allocated_length(&path).unwrap(), 0);
+        region.view(4096, 65536).populate(4096, 8192).unwrap();
+        assert_eq!(allocated_length(&path).unwrap(), 8192);
+        assert_eq!(region.as_view().load_acquire_i64(8192), 0);
+    }
+
+    #[test]
     fn a_symbolic_link_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("target");

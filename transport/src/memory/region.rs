@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 use std::alloc::Layout;
+use std::io;
 use std::sync::Arc;
 
 use super::buffer::View;
@@ -27,7 +28,8 @@ struct Owner {
 enum Backing {
     Heap(Layout),
     // Held for its drop, which unmaps.
-    Mapped(#[expect(dead_code, reason = "held for its drop, which unmaps")] memmap2::MmapRaw),
+    // Its drop unmaps.
+    Mapped(memmap2::MmapRaw),
 }
 
 // SAFETY: the bytes are reached only through `View`, which uses atomics and raw copies; the owner itself is immutable.
@@ -110,6 +112,18 @@ impl Region {
         let base = unsafe { self.0.base.add(offset) };
         // SAFETY: [base, base + length) lies inside the region, which the view keeps alive by its clone.
         unsafe { View::from_raw_parts(base, length, self.clone()) }
+    }
+
+    /// Has the pages of a range given to the file and entered in the page tables of this process at once, so that no
+    /// store to them is held up later. On the heap nothing is to be done.
+    ///
+    /// # Errors
+    /// Whatever the system says: no room in the file system, a range outside the region, or no such call.
+    pub fn populate(&self, offset: usize, length: usize) -> io::Result<()> {
+        match &self.0.backing {
+            Backing::Heap(_) => Ok(()),
+            Backing::Mapped(mapping) => mapping.advise_range(memmap2::Advice::PopulateWrite, offset, length),
+        }
     }
 
     /// The whole region as a view.
