@@ -37,7 +37,7 @@ impl Moderation {
     /// better left to those who clean the log.
     const LONGEST_OF_LONG: u32 = 64;
     /// Frames longer than this on average are long, bytes.
-    const LONG: i64 = 256;
+    const LONG: i64 = 512;
     /// Bytes that make a rest worth it, or an eighth of a term if that is less. The lines that reader and publisher
     /// fight for are the few at the end, so what is gained beyond this is little.
     const WORTH: i64 = 64 << 10;

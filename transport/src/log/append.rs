@@ -19,7 +19,8 @@ use crate::log::frame::{
 use crate::log::metadata::{producer_position, raw_tail, raw_tail_offset, raw_tail_term_id};
 use crate::log::payload::{ReservedValue, Source};
 use crate::log::rotate::{rotate, rotate_exclusive};
-use crate::log::words::{HeaderWord, SHORT_COPY_MAX, Slot, Words};
+use crate::log::words::{HeaderWord, Slot, Words};
+use crate::memory::copy::SHORT_COPY_MAX;
 use crate::position::partition_of_term_count;
 use crate::sync::{Ordering, fence};
 

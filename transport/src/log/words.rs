@@ -14,6 +14,8 @@ use crate::memory::AtomicBuffer;
 #[cfg(not(loom))]
 use crate::memory::View;
 #[cfg(not(loom))]
+use crate::memory::copy::copy_bytes;
+#[cfg(not(loom))]
 use crate::sync::{AtomicI64, Ordering};
 
 /// [`AtomicBuffer`] whose address can be looked up once and used for several accesses.
@@ -165,51 +167,7 @@ impl ResolvedWords for ViewWords<'_> {
     unsafe fn copy_in(self, offset: usize, bytes: &[u8]) {
         // SAFETY: the caller vouches for the bounds; `bytes` is private memory of this process, so the ranges do
         // not overlap.
-        unsafe { copy_short(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
-    }
-}
-
-/// Longest copy that is made without a call, bytes.
-pub const SHORT_COPY_MAX: usize = 64;
-
-/// A copy that needs no call up to [`SHORT_COPY_MAX`] bytes: two moves that may overlap each other.
-///
-/// # Safety
-/// As for [`core::ptr::copy_nonoverlapping`] with bytes.
-#[cfg(not(loom))]
-#[inline(always)]
-unsafe fn copy_short(source: *const u8, target: *mut u8, length: usize) {
-    /// # Safety
-    /// `length` is from `size_of::<T>()` to twice that; otherwise as above.
-    #[inline(always)]
-    unsafe fn both_ends<T: Copy>(source: *const u8, target: *mut u8, length: usize) {
-        let last = length - size_of::<T>();
-        // SAFETY: the first and the last `size_of::<T>()` bytes lie inside the `length` bytes of each range.
-        unsafe {
-            let head = source.cast::<T>().read_unaligned();
-            let tail = source.add(last).cast::<T>().read_unaligned();
-            target.cast::<T>().write_unaligned(head);
-            target.add(last).cast::<T>().write_unaligned(tail);
-        }
-    }
-    // SAFETY: each branch holds the length condition of what it calls, the caller vouches for the ranges. The long
-    // copy is asked for first, so that it is folded away where the caller knows that the length is short.
-    unsafe {
-        if length > SHORT_COPY_MAX {
-            core::ptr::copy_nonoverlapping(source, target, length);
-        } else if length > 32 {
-            both_ends::<[u8; 32]>(source, target, length);
-        } else if length > 16 {
-            both_ends::<[u8; 16]>(source, target, length);
-        } else if length >= 8 {
-            both_ends::<u64>(source, target, length);
-        } else if length >= 4 {
-            both_ends::<u32>(source, target, length);
-        } else if length >= 2 {
-            both_ends::<u16>(source, target, length);
-        } else if length == 1 {
-            *target = *source;
-        }
+        unsafe { copy_bytes(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
     }
 }
 

@@ -9,6 +9,7 @@
 //! is a number to be checked, never a pointer or an index to be trusted.
 
 pub mod buffer;
+pub(crate) mod copy;
 pub mod guard;
 pub mod handoff;
 #[cfg(loom)]
