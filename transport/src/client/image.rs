@@ -397,12 +397,33 @@ impl Image {
         });
         progress.reached = term_begin + i64::from(read.offset);
         drop(progress);
-        self.moderation
-            .after(read.fragments, self.position - start, read.caught_up);
+        if self
+            .moderation
+            .after(read.fragments, self.position - start, read.caught_up)
+        {
+            self.probe();
+        }
         if read.corrupt {
             self.on_corrupt();
         }
         read.fragments
+    }
+
+    /// Rests where the next message is not there yet, and tells the moderation whether it is now.
+    #[cold]
+    #[inline(never)]
+    fn probe(&mut self) {
+        for _ in 0..Moderation::PROBE {
+            spin_loop();
+        }
+        let shape = self.stream.shape;
+        let next = self
+            .shared
+            .log
+            .term(shape.partition(self.position))
+            .slot(shape.offset(self.position) as u32 as usize);
+        let found = word_length(next.load_acquire(HeaderWord::Length)) > 0;
+        self.moderation.after_probe(found);
     }
 
     /// Whether the frame in the slot of the position, if there is one with this length word, is the one that was
