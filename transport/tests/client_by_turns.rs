@@ -1,0 +1,54 @@
+//! A loop that publishes and polls by turns is not held up by the rests that a reader makes in a dense stream.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod scripted;
+
+use fulmar::time::SystemClock;
+use fulmar::{ImageHandlers, Offer};
+use scripted::start;
+
+/// The shortest of many runs, nanoseconds: what the neighbours on the machine do is in the others.
+fn shortest(runs: usize, mut run: impl FnMut()) -> i64 {
+    let mut nanos = || {
+        let start = SystemClock.nanos();
+        run();
+        SystemClock.nanos().since(start)
+    };
+    (0..runs).map(|_| nanos()).min().unwrap()
+}
+
+#[test]
+fn publishing_and_polling_by_turns_is_not_held_up() {
+    let (mut driver, client, _) = start();
+    let mut pending = client.async_add_exclusive_publication("aeron:ipc", 10).unwrap();
+    let (header, _) = driver.next().unwrap();
+    let log = driver.answer_publication(header.correlation_id, 1, 10, 1 << 40);
+    let mut publication = pending.poll().unwrap().unwrap();
+    let mut pending = client
+        .async_add_subscription("aeron:ipc", 10, ImageHandlers::default())
+        .unwrap();
+    let (header, _) = driver.next().unwrap();
+    driver.answer_subscription(header.correlation_id);
+    let mut subscription = pending.poll().unwrap().unwrap();
+    driver.announce_image(&log, header.correlation_id, 0);
+    client.invoke();
+
+    let mut turn = || {
+        for _ in 0..8 {
+            assert!(matches!(publication.offer(&[7; 32]), Offer::Position(_)));
+        }
+        assert_eq!(subscription.poll(|_, _| {}, 100), 8);
+    };
+    // So many that a dense stream would have been waited for by now.
+    for _ in 0..20 {
+        turn();
+    }
+    let turn = shortest(50, turn);
+    let rest = shortest(50, || {
+        for _ in 0..256 {
+            core::hint::spin_loop();
+        }
+    });
+    assert!(turn < rest, "a turn of 8 messages took {turn} ns, 256 pauses take {rest} ns");
+}
