@@ -23,6 +23,8 @@ pub mod protocol;
 pub mod receiver;
 pub mod resources;
 pub mod sender;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod stream;
 
 pub use config::{DriverContext, DriverSettings, ThreadingMode};

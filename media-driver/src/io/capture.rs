@@ -133,7 +133,7 @@ impl UdpSocket for CaptureSocket {
 }
 
 /// The file.
-struct Capture {
+pub(crate) struct Capture {
     /// `None` once it could not be written.
     target: Option<Box<dyn Write + Send>>,
     /// What was added since the last flush.
@@ -143,7 +143,11 @@ struct Capture {
 }
 
 impl Capture {
-    fn new(mut target: Box<dyn Write + Send>) -> io::Result<Self> {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// What `target` says.
+    pub(crate) fn new(mut target: Box<dyn Write + Send>) -> io::Result<Self> {
         let mut header = Vec::with_capacity(24);
         header.extend(MAGIC.to_le_bytes());
         header.extend(2u16.to_le_bytes());
@@ -169,8 +173,8 @@ impl Capture {
             .saturating_add(SystemClock.nanos().since(self.origin.1))
     }
 
-    /// Adds a datagram of `length` bytes, which `fill` writes.
-    fn add(
+    /// Adds a datagram of `length` bytes, which `fill` writes. `time` is in nanoseconds since 1970.
+    pub(crate) fn add(
         &mut self,
         time: i64,
         from: SocketAddr,
@@ -219,7 +223,8 @@ impl Capture {
         }
     }
 
-    fn flush(&mut self) {
+    /// Writes out what was added.
+    pub(crate) fn flush(&mut self) {
         if let Some(target) = &mut self.target
             && target
                 .write_all(&self.buffer)

@@ -7,17 +7,23 @@ use std::time::Duration;
 use fulmar::log::Payload;
 use fulmar::time::SystemClock;
 
+use super::interfaces::{InterfaceList, SystemInterfaces};
 use super::network::{Network, UdpSocket};
 use super::receive::ReceiveBatch;
 use super::spec::{Interface, Join, SocketRole, SocketSpec};
 use super::{SendBatch, SendEntry, SendOutcome};
 
-/// Runs every test of the suite against a network.
-pub(super) fn check(network: &dyn Network) {
+/// Runs every test of the suite against a network of this machine.
+pub(crate) fn check(network: &dyn Network) {
+    check_with(network, &SystemInterfaces);
+}
+
+/// Runs every test of the suite against a network that has these interfaces.
+pub(crate) fn check_with(network: &dyn Network, interfaces: &dyn InterfaceList) {
     unicast(network, Ipv4Addr::LOCALHOST.into());
     if has_ipv6(network) {
         unicast(network, Ipv6Addr::LOCALHOST.into());
-        multicast_v6(network);
+        multicast_v6(network, interfaces);
     } else {
         eprintln!("IPv6 skipped: this machine has no [::1]");
     }
@@ -35,7 +41,7 @@ pub(super) fn check(network: &dyn Network) {
     a_full_batch_leaves_the_rest(network);
 }
 
-pub(super) fn local(ip: IpAddr) -> SocketSpec {
+pub(crate) fn local(ip: IpAddr) -> SocketSpec {
     SocketSpec::new(SocketRole::Receive, SocketAddr::new(ip, 0))
 }
 
@@ -43,7 +49,7 @@ fn has_ipv6(network: &dyn Network) -> bool {
     network.open(&local(Ipv6Addr::LOCALHOST.into())).is_ok()
 }
 
-pub(super) fn pair(network: &dyn Network, ip: IpAddr) -> (Box<dyn UdpSocket>, Box<dyn UdpSocket>) {
+pub(crate) fn pair(network: &dyn Network, ip: IpAddr) -> (Box<dyn UdpSocket>, Box<dyn UdpSocket>) {
     let receiver = network.open(&local(ip)).unwrap();
     let sender = network
         .open(&SocketSpec::sender_to(receiver.local_address()))
@@ -51,7 +57,7 @@ pub(super) fn pair(network: &dyn Network, ip: IpAddr) -> (Box<dyn UdpSocket>, Bo
     (sender, receiver)
 }
 
-pub(super) fn send(socket: &mut dyn UdpSocket, bytes: &[u8], to: Option<SocketAddr>) -> SendOutcome {
+pub(crate) fn send(socket: &mut dyn UdpSocket, bytes: &[u8], to: Option<SocketAddr>) -> SendOutcome {
     socket.send(&SendBatch::of(SendEntry::datagram(
         Payload::from_slice(bytes),
         to,
@@ -59,7 +65,7 @@ pub(super) fn send(socket: &mut dyn UdpSocket, bytes: &[u8], to: Option<SocketAd
 }
 
 /// Receives until so many datagrams are there, and a little longer, so that one too many is noticed.
-pub(super) fn collect(
+pub(crate) fn collect(
     socket: &mut dyn UdpSocket,
     batch: &mut ReceiveBatch,
     count: usize,
@@ -264,9 +270,8 @@ fn multicast_v4(network: &dyn Network) {
 }
 
 /// On an interface with a route for groups, which the loopback often has not. The group never leaves the interface.
-fn multicast_v6(network: &dyn Network) {
-    use super::interfaces::{InterfaceList, SystemInterfaces};
-    let list = SystemInterfaces.interfaces().unwrap();
+fn multicast_v6(network: &dyn Network, interfaces: &dyn InterfaceList) {
+    let list = interfaces.interfaces().unwrap();
     let interface = list
         .iter()
         .find(|one| one.is_up && one.is_multicast && one.address.is_ipv6());

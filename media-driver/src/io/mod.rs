@@ -9,7 +9,7 @@
 pub mod batch;
 pub mod capture;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod fault;
 pub mod interfaces;
 pub mod network;
