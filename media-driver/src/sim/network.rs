@@ -28,6 +28,7 @@ pub use link::{Burst, Link};
 use crate::io::capture::Capture;
 use crate::io::{Network, NetworkInterface};
 use crate::sim::clock::VirtualClock;
+use crate::sim::prng::Prng;
 use link::{LinkState, Refusal};
 use socket::{Host, HostNetwork, Route, SocketState};
 
@@ -70,6 +71,8 @@ pub struct NetworkStats {
     pub unreachable: u64,
     /// Held by a clogged link, for a time. No loss.
     pub held: u64,
+    /// Not taken from a socket, see [`SimNetwork::set_refused_sends`]; not in `sent`.
+    pub refused: u64,
 }
 
 /// Which datagrams a capture shows.
@@ -107,6 +110,8 @@ impl SimNetwork {
             flying: BinaryHeap::new(),
             sequence: 0,
             is_checked: true,
+            refusals: Prng::new(seed, "network refusals"),
+            refused_ppm: 0,
             stats: NetworkStats::default(),
             trace: TRACE_START,
             capture: None,
@@ -188,6 +193,12 @@ impl SimNetwork {
     /// Whether damaged datagrams are found out and do not arrive, as UDP's checksum does it. So from the start.
     pub fn set_checksum(&self, is_checked: bool) {
         self.state().is_checked = is_checked;
+    }
+
+    /// How probably a datagram is not taken from its socket now, as if a send buffer was full, parts per million: the
+    /// send is short, without an error. 0 from the start.
+    pub fn set_refused_sends(&self, parts_per_million: u32) {
+        self.state().refused_ppm = parts_per_million;
     }
 
     /// Hands what is due by `now` to its sockets, in the order of arrival; returns how many were handed over.
@@ -347,6 +358,8 @@ struct State {
     flying: BinaryHeap<Reverse<Parcel>>,
     sequence: u64,
     is_checked: bool,
+    refusals: Prng,
+    refused_ppm: u32,
     stats: NetworkStats,
     trace: u64,
     capture: Option<(Capture, CapturePoint)>,
@@ -371,6 +384,16 @@ impl State {
             .entry((from, to))
             .or_insert_with(|| LinkState::new(seed, from, to));
         (state.setting.unwrap_or(self.default_link), state)
+    }
+
+    /// Whether the next datagram of a socket is not taken.
+    fn is_send_refused(&mut self) -> bool {
+        let is_refused = self.refused_ppm > 0 && self.refusals.chance(self.refused_ppm);
+        if is_refused {
+            self.stats.refused += 1;
+            self.trace = fold(fold(self.trace, REFUSED), self.now.cast_unsigned());
+        }
+        is_refused
     }
 
     /// Takes a datagram of a socket.
@@ -572,6 +595,9 @@ impl State {
     }
 }
 
+/// A refused send in the trace; it is no [`Event`] of a datagram.
+const REFUSED: u64 = 64;
+
 const TRACE_START: u64 = 0x6A09_E667_F3BC_C908;
 
 /// Mixes a word into a hash: multiplication carries low bits up, the rotation brings high bits down.
@@ -588,12 +614,17 @@ fn fold_address(hash: u64, address: SocketAddr) -> u64 {
     fold(hash, u64::from(address.port()))
 }
 
+/// A hash of bytes, in four lanes, which do not wait for each other.
 fn digest(bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(8);
-    let hash = words.by_ref().fold(TRACE_START, |hash, word| {
-        fold(hash, word.try_into().map_or(0, u64::from_le_bytes))
-    });
-    words
+    let mut lanes = [TRACE_START, !TRACE_START, TRACE_START >> 1, TRACE_START << 1];
+    let mut blocks = bytes.chunks_exact(32);
+    for block in blocks.by_ref() {
+        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(8)) {
+            *lane = fold(*lane, word.try_into().map_or(0, u64::from_le_bytes));
+        }
+    }
+    let hash = lanes.into_iter().fold(bytes.len() as u64, fold);
+    blocks
         .remainder()
         .iter()
         .fold(hash, |hash, byte| fold(hash, u64::from(*byte)))

@@ -137,6 +137,9 @@ impl UdpSocket for SimSocket {
         let mut outcome = SendOutcome::default();
         for datagram in batch.entries().iter().flat_map(|entry| entry.split()) {
             let length = datagram.bytes.len();
+            if state.is_send_refused() {
+                break;
+            }
             let route = match state.route(self.id, datagram.to, length) {
                 Ok(route) => route,
                 Err(errno) => {
@@ -159,28 +162,22 @@ impl UdpSocket for SimSocket {
         let Some(socket) = state.sockets.get_mut(&self.id) else {
             return outcome;
         };
-        let mut taken = 0;
-        let mut filled = [None; ReceiveBatch::CAPACITY_MAX];
-        for (buffer, place) in into.buffers_mut().zip(&mut filled) {
-            let Some(arrived) = socket.queue.pop_front() else {
-                break;
-            };
-            let length = arrived.bytes.len();
-            if let Some(target) = buffer.get_mut(..length) {
+        let taken = socket.queue.len().min(into.capacity());
+        for (buffer, arrived) in into.buffers_mut().zip(&socket.queue) {
+            if let Some(target) = buffer.get_mut(..arrived.bytes.len()) {
                 target.copy_from_slice(&arrived.bytes);
             }
+        }
+        for arrived in socket.queue.drain(..taken) {
+            let length = arrived.bytes.len();
             socket.queued_bytes -= length + DATAGRAM_OVERHEAD;
-            *place = Some(Filled {
+            outcome.bytes += length;
+            into.push(Filled {
                 length,
                 segment_length: None,
                 from: arrived.from,
                 timestamp: arrived.timestamp,
             });
-            outcome.bytes += length;
-            taken += 1;
-        }
-        for filled in filled.into_iter().flatten() {
-            into.push(filled);
         }
         outcome.datagrams = taken;
         outcome.is_full = taken == into.capacity();

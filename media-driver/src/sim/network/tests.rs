@@ -3,15 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use fulmar::log::Payload;
 use fulmar::time::{Clock, NanoTime, SystemClock};
 
 use super::*;
 use crate::io::conformance;
 use crate::io::{
-    Interface, IoError, Join, Network, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendOutcome,
-    SocketRole, SocketSpec, UdpSocket,
+    Interface, IoError, Join, Network, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendEntry,
+    SendOutcome, SocketRole, SocketSpec, UdpSocket,
 };
-use crate::sim::Prng;
 
 const START: NanoTime = NanoTime(1_000_000);
 const A: &str = "10.0.0.1";
@@ -693,6 +693,47 @@ fn a_connected_socket_is_meant_before_a_bound_one_before_any() {
     assert!(counts.by_ref().eq([0, 1, 1]));
 }
 
+#[test]
+fn refused_sends_are_short_and_what_was_taken_arrives() {
+    let mut pair = Pair::new(1, Link::perfect());
+    pair.network.set_refused_sends(100_000);
+    let to = Some(pair.receiver.local_address());
+    let bytes: Vec<u8> = (0..200).collect();
+    let (mut done, mut short) = (0, 0);
+    while done < bytes.len() {
+        let rest = SendEntry::run(Payload::from_slice(&bytes[done..]), 1, to);
+        let outcome = pair.sender.send(&SendBatch::of(rest));
+        assert_eq!((outcome.bytes, outcome.error), (outcome.datagrams, None));
+        done += outcome.bytes;
+        short += u64::from(done < bytes.len());
+    }
+    run(&pair.network, &pair.clock);
+    let arrived: Vec<u8> = pair.received().into_iter().flat_map(|(bytes, _)| bytes).collect();
+    assert_eq!(arrived, bytes);
+    assert!((8..=40).contains(&short), "{short}");
+    assert_eq!(
+        (pair.network.stats().refused, pair.network.stats().sent),
+        (short, 200)
+    );
+}
+
+/// 64 bytes are two blocks: a change in any place, lane and remainder shows.
+#[test]
+fn the_digest_hangs_on_every_byte_and_on_the_length() {
+    let bytes: Vec<u8> = (0..67).collect();
+    let mut seen: BTreeSet<u64> = (0..bytes.len())
+        .map(|at| {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x80;
+            digest(&changed)
+        })
+        .collect();
+    seen.extend((0..=bytes.len()).map(|length| digest(&bytes[..length])));
+    assert_eq!(seen.len(), 2 * bytes.len() + 1);
+    let zeroes: BTreeSet<u64> = (0..100).map(|length| digest(&vec![0; length])).collect();
+    assert_eq!(zeroes.len(), 100);
+}
+
 fn member(group: SocketAddr, interface: Interface) -> SocketSpec {
     SocketSpec {
         join: Some(Join { group, interface }),
@@ -871,7 +912,7 @@ fn two_runs_of_one_seed_leave_the_same_trace() {
         "everything happens: {stats:?}"
     );
     assert_eq!((trace, stats, heard), eventful(1));
-    let traces: std::collections::BTreeSet<u64> = (0..50).map(|seed| eventful(seed).0).collect();
+    let traces: BTreeSet<u64> = (0..50).map(|seed| eventful(seed).0).collect();
     assert_eq!(traces.len(), 50, "other seeds leave others");
 }
 
