@@ -5,6 +5,7 @@ mod receiver_support;
 
 use fulmar::counters::SystemCounter;
 use fulmar::id::TermId;
+use fulmar::log::frame::word_length;
 use fulmar::log::{HeaderWord, scan_gap};
 use fulmar::memory::Region;
 use fulmar::report::loss_report::{LossReport, read_all};
@@ -736,6 +737,31 @@ fn late_subscribers_join_at_the_slowest_and_no_later_than_the_rebuild_position()
         .conductor
         .unlink(|subscriber| subscriber.last_position() == 512);
     assert_eq!(image.conductor.join_position(), 1024);
+}
+
+#[test]
+fn what_the_slowest_subscriber_has_not_read_stays_and_holds_the_window() {
+    let mut image = TestImage::new(Options {
+        subscribers: 2,
+        ..Options::default()
+    });
+    let (read, arrived) = (i64::from(WINDOW) / 2, i64::from(WINDOW));
+    for position in (0..arrived).step_by(1024) {
+        image.data(&frame(position, &[1; 992]));
+    }
+    image.track();
+    image.consume(0, arrived);
+    image.consume(1, read);
+    image.track();
+    assert_eq!(image.conductor.next_status_message().position, read);
+    for unread in (read..arrived).step_by(1024) {
+        let slot = image.log.term(0).slot(unread as usize);
+        assert_eq!(
+            word_length(slot.load_acquire(HeaderWord::Length)),
+            1024,
+            "at {unread}"
+        );
+    }
 }
 
 #[test]

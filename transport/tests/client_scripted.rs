@@ -492,6 +492,18 @@ fn a_panicking_handler_is_reported_and_the_client_goes_on() {
 }
 
 #[test]
+fn the_driver_is_told_of_the_position_behind_the_handler() {
+    let (mut driver, client, _) = start();
+    let (publication, mut subscription, image) = joined(&client, &mut driver);
+    assert!(publication.offer(b"a").is_accepted());
+    assert!(publication.offer(b"b").is_accepted());
+    let mut stored = Vec::new();
+    subscription.poll(|_, _| stored.push(driver.counters.value(image.position)), 10);
+    assert_eq!(stored, [Some(0), Some(0)], "it may zero what lies before");
+    assert_eq!(driver.counters.value(image.position), Some(128));
+}
+
+#[test]
 fn a_panicking_message_handler_has_had_its_message() {
     let (mut driver, client, _) = start();
     let (publication, mut subscription, image) = joined(&client, &mut driver);

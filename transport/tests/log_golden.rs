@@ -2,11 +2,13 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use core::cell::Cell;
+
 use fulmar::id::{RegistrationId, SessionId, StreamId, TermId};
 use fulmar::log::descriptor::log_length;
 use fulmar::log::{
     AppendOutcome, ConcurrentAppender, ExclusiveAppender, FrameFields, FrameView, LogBuffers, LogError,
-    LogInit, LogType, NoReservedValue, NoWindow,
+    LogInit, LogType, NoReservedValue, NoWindow, Source,
 };
 use fulmar::memory::{AtomicBuffer, Region, View};
 
@@ -186,6 +188,42 @@ fn a_fenced_claim_reads_as_an_open_frame_and_commits_as_an_ordinary_one() {
     assert_eq!(committed[..8], [37, 0, 0, 0, 0, 0xC0, 1, 0]);
     assert_eq!(i64_at(&committed, 24), 0);
     assert_eq!(&committed[32..40], b"12345\0\0\0");
+}
+
+/// A message that looks at the header of its own frame while it is copied.
+struct Onlooker<'a> {
+    log: &'a LogBuffers,
+    length_seen: Cell<i32>,
+}
+
+impl Source for Onlooker<'_> {
+    fn length(&self) -> usize {
+        5
+    }
+
+    fn read(&self, _from: usize, _length: usize, mut put: impl FnMut(usize, &[u8])) {
+        self.length_seen.set(i32_at(&bytes(self.log, 0, 32), 0));
+        put(0, b"12345");
+    }
+}
+
+#[test]
+fn a_frame_is_open_until_its_payload_is_there() {
+    let shared = make(&init());
+    let exclusive = make(&init());
+    let onlooker = |log| Onlooker {
+        log,
+        length_seen: Cell::new(0),
+    };
+    let message = onlooker(&shared);
+    ConcurrentAppender::new(shared.clone(), 0).offer(&NoWindow, &message, &NoReservedValue, i64::MAX);
+    assert_eq!(message.length_seen.get(), -37);
+    let message = onlooker(&exclusive);
+    ExclusiveAppender::new(exclusive.clone()).offer(&message, &NoReservedValue, i64::MAX);
+    assert_eq!(message.length_seen.get(), -37);
+    for log in [&shared, &exclusive] {
+        assert_eq!(i32_at(&bytes(log, 0, 32), 0), 37);
+    }
 }
 
 #[test]

@@ -748,3 +748,14 @@ fn actions_stop_before_or_behind_a_fragment_and_limits_count_starts() {
     assert_eq!(read(64, 100, Action::Continue), (64, 1, 1));
     assert_eq!(read(-5, 100, Action::Continue), (0, 0, 0));
 }
+
+#[test]
+fn padding_is_passed_over_and_not_counted() {
+    let log = small_log(0, LogType::Concurrent, MTU);
+    let appender = ConcurrentAppender::new(log.clone(), 1);
+    let claim = appender.claim(&NoWindow, 32, i64::MAX).unwrap();
+    appender.abort(&NoWindow, &claim).unwrap();
+    appender.offer(&NoWindow, &[1; 32], &NoReservedValue, i64::MAX);
+    let result = scan_fragments(log.term(0), 0, i32::MAX, 1, |_| Action::Continue);
+    assert_eq!((result.offset, result.fragments), (128, 1));
+}

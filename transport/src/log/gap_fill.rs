@@ -46,3 +46,28 @@ pub fn fill<B: Words>(
     );
     true
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::log::frame::TYPE_DATA;
+    use crate::memory::Region;
+
+    #[test]
+    fn what_has_arrived_in_a_gap_meanwhile_is_not_padded_over() {
+        let term = Term::new(Region::heap(1024).as_view()).unwrap();
+        let gap = Gap {
+            offset: 64,
+            length: 128,
+        };
+        let fill = || fill(&term, gap, SessionId(1), StreamId(2), TermId(3));
+        let length_at = |offset| word_length(term.slot(offset).load_acquire(HeaderWord::Length));
+        let frame = length_word(64, FLAGS_UNFRAGMENTED, TYPE_DATA);
+        term.slot(128).store_release(HeaderWord::Length, frame);
+        assert!(!fill());
+        assert_eq!((length_at(64), length_at(128)), (0, 64));
+        term.slot(128).store_release(HeaderWord::Length, 0);
+        assert!(fill());
+        assert_eq!(length_at(64), 128);
+    }
+}

@@ -99,6 +99,21 @@ fn one_call_reads_past_wrap_padding() {
 }
 
 #[test]
+fn a_full_ring_takes_nothing_more_until_something_was_read() {
+    let (ring, _view) = ring_of(CAPACITY);
+    let mut written = 0;
+    while ring.write(1, &[7; 56]).is_ok() {
+        written += 1;
+    }
+    assert_eq!(written, CAPACITY / 64);
+    assert_eq!(ring.write(1, &[]), Err(RingError::Full));
+    let read = ring.read(1, |_, _| ReadAction::Continue, &mut Vec::new());
+    assert_eq!(read, Ok(1));
+    assert_eq!(ring.write(1, &[7; 56]), Ok(()));
+    assert_eq!(ring.write(1, &[]), Err(RingError::Full));
+}
+
+#[test]
 fn the_trailer_has_its_documented_fields() {
     let (ring, view) = ring_of(CAPACITY);
     assert_eq!(ring.next_correlation_id(), 0);

@@ -233,6 +233,27 @@ fn a_stream_runs_through_many_terms_and_publishers_always_find_zeroes() {
 }
 
 #[test]
+fn what_may_be_asked_for_again_is_not_cleaned() {
+    let mut fixture = fixture(UDP);
+    fixture.connect();
+    let mut sent = 0;
+    while sent < 5 * i64::from(TERM) {
+        fixture.publication.update_limit();
+        fixture.publish_all();
+        sent = (sent + 9 * 1056).min(fixture.publisher.position());
+        fixture.sent(sent);
+        fixture.publication.update_limit();
+        // Messages start at multiples of 1056 bytes of a term, and so does the padding behind the last one.
+        let kept = (sent - i64::from(TERM) / 2).max(0)..sent;
+        for at in kept.filter(|at| shape().offset(*at) % 1056 == 0) {
+            let (partition, offset) = (shape().partition(at), shape().offset(at));
+            let term = fixture.publication.log.term(partition).buffer();
+            assert_ne!(term.load_relaxed_i64(offset as usize), 0, "at {at}, sent {sent}");
+        }
+    }
+}
+
+#[test]
 fn a_limit_that_would_reach_what_was_not_cleaned_waits() {
     let mut fixture = fixture(UDP);
     fixture.publication.clean_position = 0;

@@ -214,6 +214,17 @@ fn datagrams_of_equal_length_leave_as_one_run() {
 }
 
 #[test]
+fn nothing_follows_a_shorter_datagram_in_its_run() {
+    let mut fixture = Fixture::new();
+    fixture.connect(0, HALF);
+    fixture.publish(2000);
+    fixture.publish(1300);
+    fixture.sink.entries = 0;
+    assert_eq!(lengths(&fixture.send(1)), [1408, 672, 1344]);
+    assert_eq!(fixture.sink.entries, 2, "pieces of a run are cut at one length");
+}
+
+#[test]
 fn a_pass_sends_as_many_datagrams_as_it_may() {
     let mut fixture = Fixture::new();
     fixture.connect(0, HALF);
@@ -273,6 +284,19 @@ fn whole_frames_are_sent_up_to_the_window_and_being_blocked_counts_once() {
         fixture.send(pass);
     }
     assert_eq!(fixture.counters.back_pressure.get_relaxed(), 2, "another episode");
+}
+
+#[test]
+fn a_frame_that_misses_the_window_by_the_least_stays() {
+    let mut fixture = Fixture::new();
+    fixture.send(0);
+    fixture.connect(0, 2 * 1056 - 32);
+    fixture.publish(1000);
+    fixture.publish(1000);
+    assert_eq!(lengths(&fixture.send(1)), [1056]);
+    assert!(fixture.send(2).is_empty());
+    fixture.status(3, &status(1056, 1056));
+    assert_eq!(lengths(&fixture.send(3)), [1056], "one that just fits goes");
 }
 
 #[test]
@@ -509,6 +533,10 @@ fn a_forged_grant_is_cut_to_half_a_term_beyond_what_was_sent() {
     fixture.send(0);
     for position in [0, HALF - 32, HALF] {
         fixture.status(1, &status(i64::from(position), HALF));
+    }
+    assert_eq!(fixture.sender.limit(), i64::from(HALF));
+    for window in [HALF + 32, TERM, i32::MAX] {
+        fixture.status(2, &status(0, window));
     }
     assert_eq!(fixture.sender.limit(), i64::from(HALF));
 }
