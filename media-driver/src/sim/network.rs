@@ -156,7 +156,9 @@ impl SimNetwork {
     }
 
     /// Sets what datagrams meet from one address to another, in this direction; for a group, `to` is the address of
-    /// the interface that joined. What a clogged link held arrives at once when it is not clogged any more.
+    /// the interface that joined. What is on its way keeps its time of arrival, and what is sent later stays behind it:
+    /// a queue that a slow link had filled still has to drain. What a clogged link held arrives at once when it is not
+    /// clogged any more.
     pub fn set_link(&self, from: IpAddr, to: IpAddr, link: Link) {
         let mut state = self.state();
         let seed = state.seed;
@@ -537,10 +539,11 @@ impl State {
             }
         }
         for parcel in released {
-            self.fly(Parcel {
+            // With its old number it stays in front of what was sent later and is due now.
+            self.flying.push(Reverse(Parcel {
                 at: self.now,
                 ..parcel
-            });
+            }));
         }
     }
 

@@ -509,6 +509,17 @@ fn a_clogged_link_holds_everything_until_it_ends() {
     let texts: Vec<Vec<u8>> = pair.received().into_iter().map(|(bytes, _)| bytes).collect();
     assert_eq!(texts, [&b"one"[..], b"two ", b"tri "]);
 
+    // What was sent later and is due at the moment of release stays behind what was held.
+    pair.network.set_link(ip(A), ip(B), clogged);
+    pair.send(b"held");
+    run(&pair.network, &pair.clock);
+    pair.send(b"late");
+    pair.pass(100);
+    pair.network.set_link(ip(A), ip(B), open);
+    assert_eq!(pair.network.deliver(pair.clock.nanos()), 2);
+    let texts: Vec<Vec<u8>> = pair.received().into_iter().map(|(bytes, _)| bytes).collect();
+    assert_eq!(texts, [b"held", b"late"]);
+
     // The same by way of the default, and once more after it.
     pair.network.clear_links();
     for turn in 1..=2 {
