@@ -390,15 +390,16 @@ fn checksums_find_what_was_damaged_and_without_them_it_arrives() {
     let mut pair = Pair::new(1, with(|link| link.corrupt_ppm = 1_000_000));
     pair.network.set_checksum(false);
     let mut flipped = [0; 9];
-    for _ in 0..200 {
-        pair.send(&[0x55; 24]);
+    // So many that a flip which takes back another one would show.
+    for _ in 0..10_000 {
+        pair.send(&[0x55; 8]);
     }
     pair.send(&[]);
     run(&pair.network, &pair.clock);
     let received = pair.received();
-    assert_eq!(received.len(), 201);
-    for (bytes, _) in &received[..200] {
-        assert_eq!(bytes.len(), 24);
+    assert_eq!(received.len(), 10_001);
+    for (bytes, _) in &received[..10_000] {
+        assert_eq!(bytes.len(), 8);
         let bits: u32 = bytes.iter().map(|byte| (byte ^ 0x55).count_ones()).sum();
         flipped[bits as usize] += 1;
     }
