@@ -2,6 +2,7 @@
 //!
 //! A run checks what it received: a lost, repeated or changed message fails the run instead of improving its figure.
 
+use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 
 use fulmar::sync::{AtomicBool, Ordering, spin_loop};
@@ -87,6 +88,39 @@ impl Idle {
         } else {
             std::thread::yield_now();
         }
+    }
+}
+
+/// The bytes of a message from the start of a cache line on, the same on every side whatever the allocator does.
+struct Message {
+    space: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Message {
+    const LINE: usize = 64;
+
+    /// Zeroes, at least 8 of them.
+    fn new(length: usize) -> Message {
+        let length = length.max(8);
+        let space = vec![0u8; length + Self::LINE];
+        let start = space.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        Message { space, start, length }
+    }
+}
+
+impl Deref for Message {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.space[self.start..self.start + self.length]
+    }
+}
+
+impl DerefMut for Message {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.space[self.start..self.start + self.length]
     }
 }
 
@@ -176,11 +210,12 @@ fn pump<S: Side>(
 }
 
 fn publish_all(publisher: &mut impl Publisher, length: usize, total: u64, stop: &AtomicBool) {
-    let mut message = vec![0u8; length.max(8)];
+    let mut message = Message::new(length);
+    let message: &mut [u8] = &mut message;
     let mut idle = Idle::default();
     for number in 0..total {
-        write_number(&mut message, number);
-        while !publisher.offer(&message) {
+        write_number(message, number);
+        while !publisher.offer(message) {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
@@ -280,13 +315,14 @@ fn echo(
     yields: bool,
     stop: &AtomicBool,
 ) {
-    let mut message = vec![0u8; length.max(8)];
+    let mut message = Message::new(length);
+    let message: &mut [u8] = &mut message;
     let mut tally = Tally::default();
     let mut idle = Idle::waiting(yields);
     while !stop.load(Ordering::Relaxed) {
         if subscriber.poll(&mut tally, 1) > 0 {
-            write_number(&mut message, tally.last);
-            while !publisher.offer(&message) && !stop.load(Ordering::Relaxed) {
+            write_number(message, tally.last);
+            while !publisher.offer(message) && !stop.load(Ordering::Relaxed) {
                 idle.idle();
             }
             idle.reset();
@@ -305,7 +341,8 @@ fn ping<S: Side>(
 ) -> Result<Recorder, BenchError> {
     let mut idle = Idle::waiting(yields);
     let mut recorder = Recorder::new();
-    let mut message = vec![0u8; plan.length.max(8)];
+    let mut message = Message::new(plan.length);
+    let message: &mut [u8] = &mut message;
     let mut tally = Tally::default();
     let schedule = plan
         .per_second
@@ -330,8 +367,8 @@ fn ping<S: Side>(
                 }
             }
         };
-        write_number(&mut message, number);
-        while !publisher.offer(&message) {
+        write_number(message, number);
+        while !publisher.offer(message) {
             side.duty_cycle();
         }
         let wanted = tally.messages + 1;
@@ -387,14 +424,15 @@ fn timed_batches<S: Side>(
     const SAMPLES: usize = 2_000;
     const BATCHES_PER_SAMPLE: usize = 64;
     connect(side, publisher, subscriber)?;
-    let mut message = vec![0u8; length.max(8)];
+    let mut message = Message::new(length);
+    let message: &mut [u8] = &mut message;
     let mut tally = Tally::default();
     let mut recorder = Recorder::new();
     for sample in 0..2 * SAMPLES {
         side.duty_cycle();
         let start = SystemClock.nanos();
         for _ in 0..BATCHES_PER_SAMPLE {
-            measured_batch(publisher, subscriber, &mut message, &mut tally);
+            measured_batch(publisher, subscriber, message, &mut tally);
         }
         let nanos = SystemClock.nanos().since(start);
         if sample >= SAMPLES {
@@ -447,13 +485,14 @@ fn counted_batches<S: Side>(
     batches: u64,
 ) -> Result<u64, BenchError> {
     connect(side, publisher, subscriber)?;
-    let mut message = vec![0u8; length.max(8)];
+    let mut message = Message::new(length);
+    let message: &mut [u8] = &mut message;
     let mut tally = Tally::default();
     for batch in 0..batches {
         if batch.is_multiple_of(64) {
             side.duty_cycle();
         }
-        measured_batch(publisher, subscriber, &mut message, &mut tally);
+        measured_batch(publisher, subscriber, message, &mut tally);
     }
     let expected = batches * BATCH as u64;
     if tally.messages == expected {

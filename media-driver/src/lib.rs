@@ -6,7 +6,8 @@
 //! channels and endpoints in [`media`], sockets in [`io`], settings in [`config`]; [`driver`] puts it all together.
 //!
 //! Invariants:
-//! - The conductor never blocks: no file, map or name look-up outside `resources`.
+//! - The conductor never blocks: no file, map or name look-up outside `resources`. It has pages of a log that is written for the first
+//!   time made ready (`stream::pages_ahead`), a few at a time, which is shorter than a hand-over.
 //! - Network threads neither map nor unmap nor close: what they own comes from the conductor in boxes and goes back there.
 //! - `protocol` and `stream` read no clock, open nothing and start no thread.
 //! - Whatever another process writes to shared memory, or a peer to the network: no undefined behaviour, no panic, no unbounded work.

@@ -170,7 +170,13 @@ impl IpcPublication {
         }
         let producer = self.sample_producer_position();
         self.publisher_position.value.set_release(producer);
+        let work = self.move_limit(producer);
         self.pages.follow(&self.log, producer);
+        work
+    }
+
+    #[inline]
+    fn move_limit(&mut self, producer: i64) -> usize {
         let Some(extent) = extent(&mut self.subscribers, producer) else {
             return self.hold_limit_at_consumer();
         };

@@ -5,17 +5,19 @@ use core::ops::Range;
 
 use fulmar::log::LogBuffers;
 
-/// Makes the pages of a log ready a little ahead of its writer, once around the log: the first store to a page that
-/// nobody has touched yet takes the writer as long as dozens of messages, and the first look at it its readers.
+/// Makes the pages of a log ready a little ahead of its writer, once around the log: to have a page allocated and zeroed
+/// takes whoever stores to it first as long as dozens of messages. Writers and readers still enter it in tables of their
+/// own, which is far less.
 ///
-/// Memory is taken as it is needed: never more ahead than was written, and never more than [`Self::FURTHEST`].
+/// Memory is taken as it is needed: no more ahead than was written, in whole pages, and never more than
+/// [`Self::FURTHEST`].
 #[derive(Debug)]
 pub(super) struct PagesAhead {
     start: i64,
     /// Where the stream has been around the log once, so that every page was touched.
     end: i64,
     term_length: i64,
-    /// Pages below this position are ready.
+    /// Pages below this position were dealt with.
     ready: i64,
     /// The position of the writer at which more is due; beyond all positions when nothing is left to do.
     due: i64,
@@ -25,6 +27,8 @@ impl PagesAhead {
     const PAGE: i64 = 4096;
     /// Bytes ahead of the writer, at most.
     const FURTHEST: i64 = 256 << 10;
+    /// Bytes in one step, at most: some microseconds.
+    const STEP: i64 = 64 << 10;
 
     /// For a log in which nothing was written yet, whose stream starts at `start`.
     pub(super) fn new(log: &LogBuffers, start: i64) -> Self {
@@ -74,9 +78,9 @@ impl PagesAhead {
         let from = self.ready.max(written) & !(Self::PAGE - 1);
         let end_of_term = (from & !(self.term_length - 1)) + self.term_length;
         let to = (written + ahead + Self::PAGE - 1) & !(Self::PAGE - 1);
-        let to = to.min(end_of_term);
+        let to = to.min(end_of_term).min(from + Self::STEP);
         self.ready = to.max(self.ready);
-        // When half of it is used up. A page at least, so that this ends.
+        // When half of it is used up, and not before the writer has moved.
         self.due = (self.ready - ahead / 2).max(written + 1);
         (from < to).then_some(from..to)
     }

@@ -221,7 +221,13 @@ impl PublicationConductor {
         }
         let producer = self.sample_producer_position();
         self.publisher_position.value.set_release(producer);
+        let work = self.move_limit(producer);
         self.pages.follow(&self.log, producer);
+        work
+    }
+
+    #[inline]
+    fn move_limit(&mut self, producer: i64) -> usize {
         let sent = self.sent_position();
         let spies = extent(&mut self.subscribers, producer);
         self.shared.set_fastest_spy_position(spies.map(|spies| spies.max));

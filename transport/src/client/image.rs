@@ -23,8 +23,8 @@ use crate::log::{
 use crate::memory::View;
 use crate::sync::{AtomicBool, AtomicU32, Ordering, spin_loop};
 
-/// How often a poll looks for the next message before it says that there is none. A look takes a nanosecond, the pause
-/// that callers make between two polls many: a message is seen sooner by some looks in a row, and no later poll is late.
+/// How often a poll looks for the next message before it says that there is none. A look takes less than a nanosecond,
+/// the pause that callers make between two polls many: some looks in a row see a message a little sooner.
 const LOOKS: u32 = 7;
 
 /// Can be polled, and its driver lives.
@@ -422,7 +422,7 @@ impl Image {
             .log
             .term(shape.partition(self.position))
             .slot(shape.offset(self.position) as u32 as usize);
-        let found = word_length(next.load_acquire(HeaderWord::Length)) > 0;
+        let found = word_length(next.load_relaxed(HeaderWord::Length)) > 0;
         self.moderation.after_probe(found);
     }
 

@@ -6,11 +6,13 @@
 /// Who reads a line of the log right after, and while, it is written takes it away from the writer, and both slow down.
 /// In a stream that flows without gaps a reader that has caught up therefore rests for a moment before it looks again,
 /// and finds many messages at once. The rest grows while the stream flows, until a rest is worth [`Self::WORTH`] bytes,
-/// and ends with the first gap, so that single messages, round trips and the start of a burst are never delayed.
+/// and ends with the first gap, so that messages that come one by one, round trips of them and the start of a burst are
+/// never delayed.
 ///
-/// Where nothing is published meanwhile, in a loop that publishes and polls by turns or has other work to do between
-/// two polls, rests are in vain. Therefore a rest has to prove its worth once it is as long as [`Self::PROBE`]: one is
-/// made at the end of a poll, and unless something was published meanwhile, there are none for a long time.
+/// Rests are in vain where nothing is published meanwhile: in a loop that publishes and polls by turns, or where the
+/// publisher waits for answers. Therefore a rest has to prove its worth from [`Self::PROBE`] pauses on: it brings clearly
+/// more than one of half that length did, and a first one, at the end of a poll, finds something where there was
+/// nothing. Otherwise there is none for a while.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moderation {
     /// A rest after which so many bytes are found is long enough; after twice as many it is too long.
@@ -25,7 +27,11 @@ pub(super) struct Moderation {
     fragments: usize,
     /// Bytes of the log since the reader last caught up.
     bytes: i64,
+    /// Bytes that a rest of half the length brought.
+    half_brought: i64,
     proof: Proof,
+    /// Proofs in a row that failed.
+    refutations: u32,
 }
 
 /// Whether rests are known to bring something.
@@ -33,8 +39,8 @@ pub(super) struct Moderation {
 enum Proof {
     /// Not known yet.
     Open,
-    /// They do.
-    Given,
+    /// They do, which is believed for so many rests.
+    Given(u32),
     /// They do not; none until the reader has caught up so many times.
     Refuted(u32),
 }
@@ -57,10 +63,14 @@ impl Moderation {
     /// Bytes that make a rest worth it, or an eighth of a term if that is less. The lines that reader and publisher
     /// fight for are the few at the end, so what is gained beyond this is little.
     const WORTH: i64 = 64 << 10;
-    /// Pauses of the rest that has to prove its worth: so many take longer than the gaps of any dense stream.
+    /// Pauses of the rest that has to prove its worth: dense streams of publishers on the host have shorter gaps.
     pub(super) const PROBE: u32 = 64;
-    /// How often the reader catches up without a rest after one was found to be in vain.
-    const REFUTED: u32 = 1 << 14;
+    /// Rests after which a proof is due again.
+    const BELIEVED: u32 = 1 << 12;
+    /// How often the reader catches up without a rest after a proof failed: the first time, doubled with each further
+    /// one, and at most.
+    const REFUTED_FIRST: u32 = 1 << 10;
+    const REFUTED_LONGEST: u32 = 1 << 16;
 
     /// Before the first poll of a log with such terms, bytes.
     pub(super) fn new(term_length: i32) -> Self {
@@ -71,7 +81,9 @@ impl Moderation {
             is_due: false,
             fragments: 0,
             bytes: 0,
+            half_brought: 0,
             proof: Proof::Open,
+            refutations: 0,
         }
     }
 
@@ -114,11 +126,18 @@ impl Moderation {
     #[cold]
     pub(super) fn after_probe(&mut self, found: bool) {
         if found {
-            self.proof = Proof::Given;
+            self.proof = Proof::Given(Self::BELIEVED);
         } else {
-            self.proof = Proof::Refuted(Self::REFUTED);
-            self.pauses = 0;
+            self.refute();
         }
+    }
+
+    #[cold]
+    fn refute(&mut self) {
+        let length = Self::REFUTED_FIRST << self.refutations.min(6);
+        self.proof = Proof::Refuted(length.min(Self::REFUTED_LONGEST));
+        self.refutations = self.refutations.saturating_add(1);
+        self.pauses = 0;
     }
 
     #[inline(always)]
@@ -143,34 +162,55 @@ impl Moderation {
         }
     }
 
-    /// In a dense stream.
+    /// In a dense stream: whether a probe is due.
     #[inline(always)]
     fn rest_next(&mut self) -> bool {
         match self.proof {
-            Proof::Open if self.pauses == Self::PROBE => return true,
             Proof::Refuted(0) => self.proof = Proof::Open,
             Proof::Refuted(left) => {
                 self.proof = Proof::Refuted(left - 1);
                 return false;
             }
-            Proof::Open | Proof::Given => self.set_pauses(),
+            Proof::Given(0) => {
+                self.proof = Proof::Open;
+                self.pauses = self.pauses.min(Self::FIRST);
+            }
+            Proof::Given(left) => self.proof = Proof::Given(left - 1),
+            Proof::Open => {}
+        }
+        let longest = if self.bytes > Self::LONG * self.fragments as i64 {
+            Self::LONGEST_OF_LONG
+        } else {
+            Self::LONGEST
+        };
+        if self.bytes >= self.worth {
+            if self.bytes > 2 * self.worth {
+                self.pauses /= 2;
+            }
+        } else if self.proof == Proof::Open && self.pauses >= Self::PROBE {
+            if self.brought_more() {
+                return true;
+            }
+            self.refute();
+            return false;
+        } else if self.pauses >= longest {
+            self.pauses = longest;
+            self.refutations = 0;
+        } else if self.pauses > Self::PROBE && !self.brought_more() {
+            self.refute();
+            return false;
+        } else {
+            self.half_brought = self.bytes;
+            self.pauses = (self.pauses * 2).max(Self::FIRST);
         }
         self.is_due = true;
         false
     }
 
+    /// Whether the last rest brought clearly more than one of half the length.
     #[inline(always)]
-    fn set_pauses(&mut self) {
-        if self.bytes < self.worth {
-            let longest = if self.bytes > Self::LONG * self.fragments as i64 {
-                Self::LONGEST_OF_LONG
-            } else {
-                Self::LONGEST
-            };
-            self.pauses = (self.pauses * 2).clamp(Self::FIRST, longest);
-        } else if self.bytes > 2 * self.worth {
-            self.pauses /= 2;
-        }
+    fn brought_more(&self) -> bool {
+        self.bytes >= self.half_brought + self.half_brought / 4
     }
 }
 
@@ -178,75 +218,120 @@ impl Moderation {
 mod tests {
     use super::*;
 
-    /// A poll that finds so many publishes, before and after, in the same thread.
-    const IN_VAIN: usize = 5;
-
-    /// Polls that found so many fragments of 64 bytes each, and the rests before them.
-    fn rests(moderation: &mut Moderation, polls: &[usize]) -> Vec<u32> {
-        rests_of_frames(moderation, polls, 64)
-    }
-
-    fn rests_of_frames(moderation: &mut Moderation, polls: &[usize], frame: i64) -> Vec<u32> {
-        polls
-            .iter()
-            .map(|fragments| {
+    /// Polls that each find three frames, and `rate` bytes more for each pause of the rest before; the rests.
+    fn flow(moderation: &mut Moderation, polls: usize, frame: i64, rate: i64) -> Vec<u32> {
+        let mut rested = 0;
+        (0..polls)
+            .map(|_| {
                 let rest = moderation.take_rest();
-                if moderation.after(*fragments, *fragments as i64 * frame, *fragments < 10) {
-                    moderation.after_probe(*fragments != IN_VAIN);
+                rested += rest;
+                let more = i64::from(rested) * rate / frame;
+                rested = 0;
+                if moderation.after(3 + more as usize, (3 + more) * frame, true) {
+                    rested = Moderation::PROBE;
+                    moderation.after_probe(rate > 0);
                 }
                 rest
             })
             .collect()
     }
 
+    /// Polls that find so many fragments of 64 bytes each, and the rests before them; one that finds ten has not caught
+    /// up.
+    fn rests(moderation: &mut Moderation, polls: &[usize]) -> Vec<u32> {
+        polls
+            .iter()
+            .map(|fragments| {
+                let rest = moderation.take_rest();
+                let probes = moderation.after(*fragments, *fragments as i64 * 64, *fragments < 10);
+                assert!(!probes);
+                rest
+            })
+            .collect()
+    }
+
+    fn short_frames() -> Moderation {
+        Moderation::new(16 << 20)
+    }
+
     #[test]
     fn rests_grow_while_the_stream_flows_up_to_the_longest() {
-        let rests = rests(&mut Moderation::new(16 << 20), &[3; 12]);
+        let rests = flow(&mut short_frames(), 12, 64, 32);
         // The seventh was made at the end of the poll before.
         assert_eq!(rests, [0, 4, 8, 16, 32, 64, 0, 128, 256, 512, 512, 512]);
     }
 
     #[test]
-    fn rests_that_bring_nothing_are_given_up_for_long() {
-        let mut moderation = Moderation::new(16 << 20);
-        assert_eq!(rests(&mut moderation, &[IN_VAIN; 6]), [0, 4, 8, 16, 32, 64]);
-        let long = Moderation::REFUTED as usize;
-        let again = rests(&mut moderation, &vec![IN_VAIN; long + 3]);
-        assert_eq!(again[..=long], vec![0; long + 1]);
-        assert_eq!(again[long + 1..], [0, 4]);
+    fn a_rest_that_is_worth_it_grows_no_more_and_one_worth_too_much_shrinks() {
+        let enough = Moderation::WORTH / 16 + 1;
+        let mut moderation = short_frames();
+        assert_eq!(flow(&mut moderation, 6, 64, enough), [0, 4, 8, 16, 16, 16]);
+        assert_eq!(flow(&mut moderation, 3, 64, 3 * enough), [16, 8, 8]);
+    }
+
+    #[test]
+    fn rests_that_bring_nothing_are_given_up_for_longer_and_longer() {
+        let mut moderation = short_frames();
+        flow(&mut moderation, 1, 64, 0);
+        let mut polls = 0;
+        let mut ends = Vec::new();
+        for _ in 0..10 {
+            assert_eq!(flow(&mut moderation, 5, 64, 0), [4, 8, 16, 32, 64]);
+            polls = 0;
+            while moderation.proof != Proof::Open {
+                polls += 1;
+                assert_eq!(flow(&mut moderation, 1, 64, 0), [0], "{polls}");
+            }
+            ends.push(polls);
+        }
+        let first = u64::from(Moderation::REFUTED_FIRST) + 1;
+        assert_eq!(ends[..3], [first, 2 * first - 1, 4 * first - 3]);
+        assert_eq!(polls, u64::from(Moderation::REFUTED_LONGEST) + 1);
+    }
+
+    #[test]
+    fn a_publisher_that_waits_for_answers_is_no_dense_stream() {
+        // The next rest finds what the last one did, at once: all that may be under way.
+        let mut moderation = short_frames();
+        let mut found = Vec::new();
+        for _ in 0..20 {
+            found.push(moderation.take_rest());
+            if moderation.after(8, 512, true) {
+                moderation.after_probe(true);
+            }
+        }
+        assert_eq!(found[..7], [0, 4, 8, 16, 32, 64, 0]);
+        assert_eq!(found[7..], [0; 13]);
+    }
+
+    #[test]
+    fn a_proof_is_given_anew_from_time_to_time() {
+        let mut moderation = short_frames();
+        let believed = Moderation::BELIEVED as usize;
+        assert_eq!(flow(&mut moderation, believed, 64, 32).last(), Some(&512));
+        // Now it publishes and polls by turns.
+        let rests = flow(&mut moderation, believed, 64, 0);
+        assert_eq!(rests.last(), Some(&0));
     }
 
     #[test]
     fn a_gap_does_not_make_rests_worth_it_that_were_in_vain() {
-        let mut moderation = Moderation::new(16 << 20);
-        rests(&mut moderation, &[IN_VAIN; 6]);
+        let mut moderation = short_frames();
+        flow(&mut moderation, 6, 64, 0);
         assert_eq!(rests(&mut moderation, &[0, 0, 0, 3, 3, 3]), [0; 6]);
     }
 
     #[test]
     fn rests_that_were_worth_it_prove_it_anew_after_a_gap() {
-        let mut moderation = Moderation::new(16 << 20);
-        rests(&mut moderation, &[3; 8]);
-        let polls = [0, 0, 0, 3, 3, 3, 3, 3, 3, IN_VAIN, IN_VAIN, IN_VAIN];
-        let rests = rests(&mut moderation, &polls);
-        assert_eq!(rests, [256, 0, 0, 0, 0, 4, 8, 16, 32, 64, 0, 0]);
-    }
-
-    #[test]
-    fn a_rest_that_is_worth_it_grows_no_more_and_one_worth_too_much_shrinks() {
-        let mut moderation = Moderation::new(16 << 20);
-        let enough = Moderation::WORTH / 5 + 1;
-        assert_eq!(rests(&mut moderation, &[5, 5, 5]), [0, 4, 8]);
-        assert_eq!(rests_of_frames(&mut moderation, &[5, 5, 5], enough), [16, 16, 16]);
-        assert_eq!(
-            rests_of_frames(&mut moderation, &[5, 5, 5], 3 * enough),
-            [16, 8, 4]
-        );
+        let mut moderation = short_frames();
+        flow(&mut moderation, 8, 64, 32);
+        assert_eq!(rests(&mut moderation, &[0, 0, 0, 3, 3, 3]), [256, 0, 0, 0, 0, 4]);
+        assert_eq!(flow(&mut moderation, 6, 64, 0), [8, 16, 32, 64, 0, 0]);
     }
 
     #[test]
     fn what_several_polls_take_counts_as_one_when_the_limit_parts_them() {
-        let mut moderation = Moderation::new(16 << 20);
+        let mut moderation = short_frames();
         let polls = [10, 10, 1].repeat(3);
         assert_eq!(rests(&mut moderation, &polls), [0, 0, 0, 4, 0, 0, 8, 0, 0]);
         // After a gap they begin anew, also where the first poll is full.
@@ -255,21 +340,20 @@ mod tests {
 
     #[test]
     fn long_frames_are_waited_for_less() {
-        let mut moderation = Moderation::new(16 << 20);
-        let rests = rests_of_frames(&mut moderation, &[3; 9], 1088);
+        let rests = flow(&mut short_frames(), 9, 1088, 128);
         assert_eq!(rests, [0, 4, 8, 16, 32, 64, 0, 64, 64]);
     }
 
     #[test]
     fn an_eighth_of_a_short_term_makes_a_rest_worth_it() {
         let mut moderation = Moderation::new(64 << 10);
-        assert_eq!(rests_of_frames(&mut moderation, &[4, 4, 4, 4], 2048), [0; 4]);
-        assert_eq!(rests_of_frames(&mut moderation, &[4, 4, 4], 2000), [0, 4, 8]);
+        assert_eq!(flow(&mut moderation, 4, 2752, 0), [0; 4]);
+        assert_eq!(flow(&mut moderation, 3, 2720, 0), [0, 4, 8]);
     }
 
     #[test]
     fn a_gap_ends_them_and_one_rest_is_made_once() {
-        let mut moderation = Moderation::new(16 << 20);
+        let mut moderation = short_frames();
         assert_eq!(rests(&mut moderation, &[3, 3, 0, 0, 0]), [0, 4, 8, 0, 0]);
         assert_eq!(rests(&mut moderation, &[3, 0, 0, 0]), [0; 4]);
         assert_eq!(rests(&mut moderation, &[3, 3, 3]), [0, 0, 4]);
@@ -278,20 +362,17 @@ mod tests {
     #[test]
     fn single_messages_and_round_trips_are_never_delayed() {
         let polls = [1, 0, 0, 0].repeat(50);
-        assert_eq!(rests(&mut Moderation::new(16 << 20), &polls)[4..], [0; 196]);
+        assert_eq!(rests(&mut short_frames(), &polls)[4..], [0; 196]);
     }
 
     #[test]
     fn messages_that_come_one_by_one_are_no_stream_however_soon_they_come() {
-        assert_eq!(rests(&mut Moderation::new(16 << 20), &[1; 200]), [0; 200]);
-        assert_eq!(
-            rests(&mut Moderation::new(16 << 20), &[5, 5, 2, 5, 5]),
-            [0, 4, 8, 0, 4]
-        );
+        assert_eq!(rests(&mut short_frames(), &[1; 200]), [0; 200]);
+        assert_eq!(rests(&mut short_frames(), &[5, 5, 2, 5, 5]), [0, 4, 8, 0, 4]);
     }
 
     #[test]
     fn a_reader_that_left_something_does_not_rest() {
-        assert_eq!(rests(&mut Moderation::new(16 << 20), &[10, 10, 10, 10]), [0; 4]);
+        assert_eq!(rests(&mut short_frames(), &[10, 10, 10, 10]), [0; 4]);
     }
 }

@@ -165,8 +165,8 @@ impl ResolvedWords for ViewWords<'_> {
 
     #[inline(always)]
     unsafe fn copy_in(self, offset: usize, bytes: &[u8]) {
-        // SAFETY: the caller vouches for the bounds; `bytes` is private memory of this process, so the ranges do
-        // not overlap.
+        // SAFETY: the caller vouches for the bounds; what an appender writes to is a range of its own, which nobody
+        // holds a slice of.
         unsafe { copy_bytes(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
     }
 }

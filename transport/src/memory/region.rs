@@ -27,7 +27,6 @@ struct Owner {
 
 enum Backing {
     Heap(Layout),
-    // Held for its drop, which unmaps.
     // Its drop unmaps.
     Mapped(memmap2::MmapRaw),
 }
@@ -118,8 +117,15 @@ impl Region {
     /// store to them is held up later. On the heap nothing is to be done.
     ///
     /// # Errors
-    /// Whatever the system says: no room in the file system, a range outside the region, or no such call.
+    /// Whatever the system says: no room in the file system, or no such call (before Linux 5.14).
+    ///
+    /// # Panics
+    /// If the range does not lie inside the region.
     pub fn populate(&self, offset: usize, length: usize) -> io::Result<()> {
+        assert!(
+            offset <= self.0.length && length <= self.0.length - offset,
+            "what is populated lies inside its region"
+        );
         match &self.0.backing {
             Backing::Heap(_) => Ok(()),
             Backing::Mapped(mapping) => mapping.advise_range(memmap2::Advice::PopulateWrite, offset, length),
