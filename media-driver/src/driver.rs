@@ -23,8 +23,8 @@ use crate::commands::{Lane, Watches};
 use crate::conductor::{CONDUCTOR_CAP_NS, Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
 use crate::io::{
-    CaptureNetwork, FaultError, FaultNetwork, FaultRules, FaultSettings, Network, Registration,
-    SystemNetwork, WaitCap, Waiting,
+    CaptureNetwork, FaultError, FaultNetwork, FaultRules, FaultSettings, InterfaceList, Network,
+    Registration, SystemInterfaces, SystemNetwork, WaitCap, Waiting,
 };
 use crate::media::gossip_resolver::GossipError;
 use crate::network_counters::NetworkCounters;
@@ -78,6 +78,31 @@ pub enum LaunchError {
 
 /// Gets what goes wrong on the driver's threads.
 pub type OnError = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a driver takes from its machine beside directory, clock and network.
+pub struct Surroundings {
+    /// Of everything that the conductor draws: session ids, initial term ids, delays of feedback.
+    pub seed: u64,
+    /// With which sources of unproven addresses are told apart; to be guessed by nobody on a real network.
+    pub proof_secret: u64,
+    /// What sockets have that are opened without a wish.
+    pub os_buffers: OsSocketBuffers,
+    /// The network interfaces.
+    pub interfaces: Box<dyn InterfaceList>,
+}
+
+impl Surroundings {
+    /// Those of the machine it runs on, with randomness that nobody can guess.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        Self {
+            seed: fastrand::u64(..),
+            proof_secret: RandomState::new().hash_one(SystemClock.nanos().0),
+            os_buffers: read_os_buffers(),
+            interfaces: Box::new(SystemInterfaces),
+        }
+    }
+}
 
 /// A running media driver. Dropping it stops it cleanly.
 ///
@@ -353,7 +378,8 @@ impl MediaDriver {
             mode => mode,
         };
         let network = system_network(&context)?;
-        let assembly = assemble(context, directory, clock.as_ref(), network, mode)?;
+        let surroundings = Surroundings::of_this_machine();
+        let assembly = assemble(context, directory, clock.as_ref(), network, mode, surroundings)?;
         let (context, cnc, directory, ended) = (
             assembly.context.clone(),
             assembly.cnc.clone(),
@@ -496,6 +522,27 @@ impl MediaDriverInvoker {
         clock: Arc<dyn Clock>,
         network: Arc<dyn Network>,
     ) -> Result<Self, LaunchError> {
+        Self::assemble_within(
+            context,
+            directory,
+            clock,
+            network,
+            Surroundings::of_this_machine(),
+        )
+    }
+
+    /// As [`MediaDriverInvoker::assemble_on`], in surroundings that say what would otherwise come from this machine:
+    /// two drivers of equal inputs then do the same.
+    ///
+    /// # Errors
+    /// As [`MediaDriver::launch`].
+    pub fn assemble_within(
+        context: DriverContext,
+        directory: Arc<dyn Directory>,
+        clock: Arc<dyn Clock>,
+        network: Arc<dyn Network>,
+        surroundings: Surroundings,
+    ) -> Result<Self, LaunchError> {
         let now = clock.now();
         let Assembly {
             context,
@@ -512,6 +559,7 @@ impl MediaDriverInvoker {
             clock.as_ref(),
             network,
             ThreadingMode::Invoker,
+            surroundings,
         )?;
         let mut invoker = AgentInvoker::new(one_thread(
             Box::new(resources),
@@ -557,6 +605,42 @@ impl MediaDriverInvoker {
     /// What the agents report; [`AgentError::Terminate`] when the driver was asked to stop.
     pub fn do_work(&mut self) -> Result<usize, AgentError> {
         self.invoker.invoke(self.clock.now())
+    }
+
+    /// One duty cycle of a single agent, of the [`Self::agent_count`] there are; returns the work done. A simulation
+    /// gives the agents turns in any order, as threads of their own would have them.
+    ///
+    /// # Errors
+    /// As [`Self::do_work`].
+    ///
+    /// # Panics
+    /// If there is no such agent.
+    pub fn do_work_of(&mut self, agent: usize) -> Result<usize, AgentError> {
+        let now = self.clock.now();
+        self.invoker.invoke_with(|agents| agents.turn(agent, now))
+    }
+
+    /// The agents of [`Self::do_work_of`].
+    #[must_use]
+    pub fn agent_count(&self) -> usize {
+        self.invoker.agent().len()
+    }
+
+    /// When an agent has something to do if nobody brings it work before: commands, offers, positions that move and
+    /// datagrams do.
+    ///
+    /// # Panics
+    /// If there is no such agent.
+    #[must_use]
+    pub fn next_deadline_of(&self, agent: usize) -> NanoTime {
+        self.invoker.agent().deadline_of(agent)
+    }
+
+    /// Ends the driver as a kill ends its process: sockets are closed, and what is in the directory stays as it is,
+    /// without a word to clients or peers.
+    pub fn abandon(mut self) {
+        self.closed = true;
+        self.invoker.abandon();
     }
 
     /// Stops the driver cleanly.
@@ -655,6 +739,7 @@ fn assemble(
     clock: &dyn Clock,
     network: Arc<dyn Network>,
     mode: ThreadingMode,
+    surroundings: Surroundings,
 ) -> Result<Assembly, LaunchError> {
     if context.dir_warn_if_exists && directory.exists() {
         eprintln!("fulmar driver: the directory {} exists already", directory.path());
@@ -726,9 +811,9 @@ fn assemble(
             receiver_commands: receiver_commands.clone(),
             network_events: network_events.clone(),
             loss_report: LossReport::new(loss_report.as_view()),
-            seed: fastrand::u64(..),
-            proof_secret: RandomState::new().hash_one(now.nanos.0),
-            os_buffers: read_os_buffers(),
+            seed: surroundings.seed,
+            proof_secret: surroundings.proof_secret,
+            os_buffers: surroundings.os_buffers,
             sender_cap,
             hears_processes: process_alarm.is_some(),
             on_end: hook,
@@ -745,6 +830,7 @@ fn assemble(
         now.nanos,
     )
     .with_process_alarm(process_alarm)
+    .with_interfaces(surroundings.interfaces)
     .with_names(network.as_ref(), now.nanos)?;
     let counters = NetworkCounters::new(&cnc.counter_values());
     let sender = SenderAgent::new(

@@ -29,4 +29,4 @@ pub mod sim;
 pub mod stream;
 
 pub use config::{DriverContext, DriverSettings, ThreadingMode};
-pub use driver::{EndReason, LaunchError, MediaDriver, MediaDriverInvoker};
+pub use driver::{EndReason, LaunchError, MediaDriver, MediaDriverInvoker, Surroundings};

@@ -32,6 +32,33 @@ impl Composite {
             started: 0,
         }
     }
+
+    /// How many agents it joins; at least one.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// A turn of one agent alone, for a scheduler that has its own order.
+    ///
+    /// # Errors
+    /// What the agent answers.
+    ///
+    /// # Panics
+    /// If there is no agent of this index.
+    pub fn turn(&mut self, index: usize, now: Now) -> Result<usize, AgentError> {
+        self.agents[index].do_work(now)
+    }
+
+    /// The next deadline of one agent.
+    ///
+    /// # Panics
+    /// If there is no agent of this index.
+    #[must_use]
+    pub fn deadline_of(&self, index: usize) -> NanoTime {
+        self.agents[index].next_deadline()
+    }
 }
 
 impl Agent for Composite {

@@ -44,10 +44,22 @@ impl<A: Agent> AgentInvoker<A> {
     /// What the agent answers; after [`AgentError::Terminate`] it is closed.
     pub fn invoke(&mut self, now: Now) -> Result<usize, AgentError> {
         self.start(now)?;
+        self.invoke_with(|agent| agent.do_work(now))
+    }
+
+    /// As [`Self::invoke`] for an agent that was started, where the caller says what its turn is: that of one agent
+    /// of a composite, for instance.
+    ///
+    /// # Errors
+    /// As [`Self::invoke`].
+    pub fn invoke_with(
+        &mut self,
+        turn: impl FnOnce(&mut A) -> Result<usize, AgentError>,
+    ) -> Result<usize, AgentError> {
         if self.state != State::Running {
             return Ok(0);
         }
-        self.agent.do_work(now).inspect_err(|error| {
+        turn(&mut self.agent).inspect_err(|error| {
             if matches!(error, AgentError::Terminate) {
                 self.close();
             }
@@ -67,6 +79,11 @@ impl<A: Agent> AgentInvoker<A> {
     /// The agent, for inspection.
     pub fn agent(&self) -> &A {
         &self.agent
+    }
+
+    /// Lets the agent go without closing it, as the end of its process would.
+    pub fn abandon(&mut self) {
+        self.state = State::Closed;
     }
 
     /// Closes the agent. Further calls do nothing.

@@ -411,6 +411,12 @@ impl Client {
         work
     }
 
+    /// When [`Client::invoke`] has something to do if the driver does not say anything before.
+    #[must_use]
+    pub fn next_deadline(&self) -> NanoTime {
+        NanoTime(self.0.inner.next_deadline.load(Ordering::Relaxed))
+    }
+
     /// Closes every handle and takes leave of the driver. Further calls answer `Closed`.
     pub fn close(&self) {
         self.0.close();

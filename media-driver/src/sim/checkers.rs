@@ -1,0 +1,579 @@
+//! What must hold in every simulated world, whatever is done to it. The checkers know what was offered and look at
+//! what arrives and at the counters of every driver; they call nothing of the product but its counters.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use fulmar::counters::type_id;
+use fulmar::id::SessionId;
+use fulmar::time::NanoTime;
+
+use super::workload::{Lengths, compose};
+
+/// Bytes of a frame's header, and what frames are aligned to (shared-memory spec 6).
+const FRAME_ALIGNMENT: i64 = 32;
+const HEADER_LENGTH: i64 = 32;
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {what}")]
+pub struct Violation {
+    /// The rule that was broken, in a word or two.
+    pub rule: &'static str,
+    /// How, with the numbers needed to find it.
+    pub what: String,
+}
+
+impl Violation {
+    /// A broken rule.
+    #[must_use]
+    pub fn new(rule: &'static str, what: String) -> Self {
+        Self { rule, what }
+    }
+}
+
+/// A message as a subscriber saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// Who got it.
+    pub subscriber: u64,
+    /// The image it came on.
+    pub image: i64,
+    /// Where the subscriber joined that image, bytes.
+    pub join_position: i64,
+    /// The session.
+    pub session_id: SessionId,
+    /// The stream position after the message, bytes.
+    pub position: i64,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// Where an accepted message stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    session_id: SessionId,
+    /// The position before its first frame and after its last, bytes.
+    start: i64,
+    end: i64,
+}
+
+struct Offered {
+    stream: u32,
+    lengths: Lengths,
+    places: Vec<Place>,
+    is_alive: bool,
+}
+
+struct Taker {
+    stream: u32,
+    is_alive: bool,
+    /// The next number of each publisher, after the latest message that came.
+    next: BTreeMap<u64, u64>,
+}
+
+/// Tells the images apart that a subscriber ever had. A successor of a driver counts its images from the beginning, but
+/// none of them joins the same session at the same position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RunKey {
+    subscriber: u64,
+    publisher: u64,
+    image: i64,
+    session_id: i32,
+    join_position: i64,
+}
+
+/// One subscriber on one image, for one publisher.
+struct Run {
+    next: u64,
+    position: i64,
+}
+
+/// A counter that only grows, of one run of one driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Growing {
+    driver: u64,
+    counter: i32,
+    registration: i64,
+}
+
+/// All the checks of one world.
+#[derive(Default)]
+pub struct Checkers {
+    publishers: Vec<Offered>,
+    subscribers: Vec<Taker>,
+    runs: BTreeMap<RunKey, Run>,
+    seen: BTreeMap<Growing, i64>,
+    sender_limits_fall: bool,
+    offered: u64,
+    delivered: u64,
+    bytes: u64,
+    expected: Vec<u8>,
+}
+
+impl Checkers {
+    /// Nothing was seen yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets sender limits go back: min flow control lowers its limit when a receiver joins that is behind the others.
+    pub fn let_sender_limits_fall(&mut self) {
+        self.sender_limits_fall = true;
+    }
+
+    /// A new publisher on a stream of the plan; returns its id.
+    pub fn add_publisher(&mut self, stream: u32, lengths: Lengths) -> u64 {
+        self.publishers.push(Offered {
+            stream,
+            lengths,
+            places: Vec::new(),
+            is_alive: true,
+        });
+        self.publishers.len() as u64 - 1
+    }
+
+    /// A new subscriber on a stream of the plan; returns its id.
+    pub fn add_subscriber(&mut self, stream: u32) -> u64 {
+        self.subscribers.push(Taker {
+            stream,
+            is_alive: true,
+            next: BTreeMap::new(),
+        });
+        self.subscribers.len() as u64 - 1
+    }
+
+    /// The publisher is gone: nothing more is expected of it.
+    pub fn on_publisher_gone(&mut self, id: u64) {
+        self.publishers[id as usize].is_alive = false;
+    }
+
+    /// The subscriber is gone: nothing more needs to reach it.
+    pub fn on_subscriber_gone(&mut self, id: u64) {
+        self.subscribers[id as usize].is_alive = false;
+    }
+
+    /// Messages accepted from publishers.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// Messages taken by subscribers.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Their bytes.
+    #[must_use]
+    pub fn delivered_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// A message was accepted.
+    ///
+    /// # Errors
+    /// If its position does not follow from the one before.
+    pub fn on_offered(
+        &mut self,
+        publisher: u64,
+        session_id: SessionId,
+        position: i64,
+        length: usize,
+        payload_max: usize,
+    ) -> Result<(), Violation> {
+        let offered = &mut self.publishers[publisher as usize];
+        let start = position - framed_length(length, payload_max);
+        if let Some(last) = offered.places.last()
+            && last.session_id == session_id
+            && start < last.end
+        {
+            return Err(Violation::new(
+                "publisher positions grow",
+                format!(
+                    "publisher {publisher} got {position} for message {}, which begins at {start}, before the end {} of the \
+                     message before it",
+                    offered.places.len(),
+                    last.end
+                ),
+            ));
+        }
+        offered.places.push(Place {
+            session_id,
+            start,
+            end: position,
+        });
+        self.offered += 1;
+        Ok(())
+    }
+
+    /// A message came.
+    ///
+    /// # Errors
+    /// If it was never offered, is not the next one of its run, stands elsewhere or has other bytes.
+    pub fn on_received(&mut self, received: &Received<'_>) -> Result<(), Violation> {
+        let Some((publisher, number)) = self.identify(received) else {
+            return Err(Violation::new(
+                "nothing is made up",
+                format!(
+                    "subscriber {} got {} bytes at {} that nobody offered",
+                    received.subscriber,
+                    received.payload.len(),
+                    received.position
+                ),
+            ));
+        };
+        let at = || {
+            format!(
+                "subscriber {} on image {} of session {}: message {number} of publisher {publisher} at {}",
+                received.subscriber, received.image, received.session_id.0, received.position
+            )
+        };
+        let offered = &self.publishers[publisher as usize];
+        compose(publisher, number, offered.lengths, &mut self.expected);
+        if self.expected != received.payload {
+            return Err(Violation::new(
+                "bytes arrive as offered",
+                format!("{} has other bytes", at()),
+            ));
+        }
+        let place = offered.places[number as usize];
+        if place.end != received.position || place.session_id != received.session_id {
+            return Err(Violation::new(
+                "messages stand where they were put",
+                format!("{}, offered as {place:?}", at()),
+            ));
+        }
+        let key = RunKey {
+            subscriber: received.subscriber,
+            publisher,
+            image: received.image,
+            session_id: received.session_id.0,
+            join_position: received.join_position,
+        };
+        match self.runs.get_mut(&key) {
+            Some(run) => {
+                if number != run.next {
+                    let rule = if number < run.next {
+                        "nothing comes twice"
+                    } else {
+                        "no gaps"
+                    };
+                    return Err(Violation::new(rule, format!("{}, expected {}", at(), run.next)));
+                }
+                if received.position <= run.position {
+                    return Err(Violation::new(
+                        "subscriber positions grow",
+                        format!("{} after {}", at(), run.position),
+                    ));
+                }
+                run.next += 1;
+                run.position = received.position;
+            }
+            None => {
+                // Where a message stands across the join position, its rest is no message.
+                let before = number
+                    .checked_sub(1)
+                    .map(|number| offered.places[number as usize])
+                    .filter(|before| before.session_id == place.session_id);
+                if place.start < received.join_position
+                    || before.is_some_and(|before| before.start >= received.join_position)
+                {
+                    return Err(Violation::new(
+                        "no gap at the join position",
+                        format!(
+                            "{} is the first after joining at {}, {before:?} is the one before it, {place:?} its own",
+                            at(),
+                            received.join_position
+                        ),
+                    ));
+                }
+                let run = Run {
+                    next: number + 1,
+                    position: received.position,
+                };
+                self.runs.insert(key, run);
+            }
+        }
+        let taker = &mut self.subscribers[received.subscriber as usize];
+        taker.next.insert(publisher, number + 1);
+        self.delivered += 1;
+        self.bytes += received.payload.len() as u64;
+        Ok(())
+    }
+
+    /// Who offered this, and as which message.
+    fn identify(&self, received: &Received<'_>) -> Option<(u64, u64)> {
+        let word = |at: usize| {
+            let bytes = received.payload.get(at..at + 8)?;
+            Some(u64::from_le_bytes(bytes.try_into().ok()?))
+        };
+        let (publisher, number) = (word(0)?, word(8)?);
+        let offered = self.publishers.get(usize::try_from(publisher).ok()?)?;
+        (number < offered.places.len() as u64).then_some((publisher, number))
+    }
+
+    /// Messages accepted from every publisher that lives, to see whether it gets on.
+    #[must_use]
+    pub fn progress(&self) -> Vec<(u64, u64)> {
+        let living = self.publishers.iter().enumerate().filter(|(_, one)| one.is_alive);
+        living
+            .map(|(id, offered)| (id as u64, offered.places.len() as u64))
+            .collect()
+    }
+
+    /// A subscriber that lives and lacks a message of a publisher that lives, if there is one.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        for (id, taker) in self
+            .subscribers
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.is_alive)
+        {
+            for (publisher, offered) in self.publishers.iter().enumerate() {
+                if !offered.is_alive || offered.stream != taker.stream || offered.places.is_empty() {
+                    continue;
+                }
+                let (next, wanted) = (
+                    taker.next.get(&(publisher as u64)).copied().unwrap_or(0),
+                    offered.places.len() as u64,
+                );
+                if next < wanted {
+                    return Some(format!(
+                        "subscriber {id} stands at message {next} of publisher {publisher}, which offered {wanted}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// That no subscriber had to join a stream more often than once: nothing at all was lost.
+    ///
+    /// # Errors
+    /// If one had.
+    pub fn check_unbroken(&self) -> Result<(), Violation> {
+        let mut runs: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        for key in self.runs.keys() {
+            *runs.entry((key.subscriber, key.publisher)).or_default() += 1;
+        }
+        match runs.iter().find(|(_, count)| **count > 1) {
+            None => Ok(()),
+            Some(((subscriber, publisher), count)) => Err(Violation::new(
+                "small faults break no image",
+                format!("subscriber {subscriber} had {count} images of publisher {publisher}"),
+            )),
+        }
+    }
+
+    /// Looks at a counter of a driver. Positions and limits never go back.
+    ///
+    /// # Errors
+    /// If one did.
+    pub fn on_counter(
+        &mut self,
+        driver: u64,
+        counter: i32,
+        registration: i64,
+        kind: i32,
+        value: i64,
+        now: NanoTime,
+    ) -> Result<(), Violation> {
+        if !only_grows(kind) || (self.sender_limits_fall && kind == type_id::SENDER_LIMIT) {
+            return Ok(());
+        }
+        let key = Growing {
+            driver,
+            counter,
+            registration,
+        };
+        match self.seen.insert(key, value) {
+            Some(before) if value < before => Err(Violation::new(
+                "positions and limits never go back",
+                format!(
+                    "counter {counter} (type {kind}, registration {registration}) of driver {driver} went from {before} to \
+                     {value} by {} ns",
+                    now.0
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The publisher limit is not among them: when the last subscriber leaves it falls back to where that one stood.
+fn only_grows(kind: i32) -> bool {
+    [
+        type_id::PUBLISHER_POSITION,
+        type_id::SENDER_POSITION,
+        type_id::SENDER_LIMIT,
+        type_id::RECEIVER_HIGH_WATER_MARK,
+        type_id::RECEIVER_POSITION,
+        type_id::SUBSCRIBER_POSITION,
+    ]
+    .contains(&kind)
+}
+
+/// What a message takes in a log, bytes.
+fn framed_length(length: usize, payload_max: usize) -> i64 {
+    let (length, payload_max) = (length as i64, payload_max as i64);
+    let aligned = |payload: i64| (payload + HEADER_LENGTH + FRAME_ALIGNMENT - 1) & -FRAME_ALIGNMENT;
+    if length <= payload_max {
+        return aligned(length);
+    }
+    let rest = length % payload_max;
+    let last = if rest == 0 { 0 } else { aligned(rest) };
+    length / payload_max * aligned(payload_max) + last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTHS: Lengths = Lengths { min: 16, max: 16 };
+    const SESSION: SessionId = SessionId(9);
+
+    /// One publisher with ten messages of 64 bytes each, and one subscriber.
+    fn checkers() -> Checkers {
+        let mut checkers = Checkers::new();
+        assert_eq!(checkers.add_publisher(0, LENGTHS), 0);
+        assert_eq!(checkers.add_subscriber(0), 0);
+        for number in 1..=10 {
+            checkers.on_offered(0, SESSION, number * 64, 16, 1376).unwrap();
+        }
+        checkers
+    }
+
+    fn receive(checkers: &mut Checkers, number: u64, join_position: i64) -> Result<(), &'static str> {
+        let mut payload = Vec::new();
+        compose(0, number, LENGTHS, &mut payload);
+        let position = (number as i64 + 1) * 64;
+        receive_bytes(checkers, &payload, position, join_position)
+    }
+
+    fn receive_bytes(
+        checkers: &mut Checkers,
+        payload: &[u8],
+        position: i64,
+        join_position: i64,
+    ) -> Result<(), &'static str> {
+        let received = Received {
+            subscriber: 0,
+            image: 1,
+            join_position,
+            session_id: SESSION,
+            position,
+            payload,
+        };
+        checkers
+            .on_received(&received)
+            .map_err(|violation| violation.rule)
+    }
+
+    #[test]
+    fn a_whole_run_from_the_join_position_is_fine_and_complete_at_its_end() {
+        let mut checkers = checkers();
+        for number in 3..10 {
+            assert!(checkers.missing().is_some());
+            receive(&mut checkers, number, 192).unwrap();
+        }
+        assert_eq!(checkers.missing(), None);
+        assert_eq!((checkers.offered(), checkers.delivered()), (10, 7));
+    }
+
+    #[test]
+    fn gaps_and_duplicates_are_found() {
+        let mut checkers = checkers();
+        receive(&mut checkers, 0, 0).unwrap();
+        receive(&mut checkers, 1, 0).unwrap();
+        assert_eq!(receive(&mut checkers, 3, 0), Err("no gaps"));
+        assert_eq!(receive(&mut checkers, 1, 0), Err("nothing comes twice"));
+    }
+
+    #[test]
+    fn a_gap_at_the_join_position_is_found() {
+        assert_eq!(receive(&mut checkers(), 1, 0), Err("no gap at the join position"));
+        assert_eq!(
+            receive(&mut checkers(), 1, 128),
+            Err("no gap at the join position")
+        );
+        // It joined in the middle of message 0.
+        assert_eq!(receive(&mut checkers(), 1, 32), Ok(()));
+    }
+
+    #[test]
+    fn other_bytes_and_made_up_messages_are_found() {
+        let mut payload = Vec::new();
+        compose(0, 0, LENGTHS, &mut payload);
+        let mut longer = payload.clone();
+        longer.push(0);
+        assert_eq!(
+            receive_bytes(&mut checkers(), &longer, 64, 0),
+            Err("bytes arrive as offered")
+        );
+        assert_eq!(
+            receive_bytes(&mut checkers(), &payload, 128, 0),
+            Err("messages stand where they were put")
+        );
+        payload[8] = 10;
+        assert_eq!(
+            receive_bytes(&mut checkers(), &payload, 64, 0),
+            Err("nothing is made up")
+        );
+        assert_eq!(
+            receive_bytes(&mut checkers(), &[1, 2], 64, 0),
+            Err("nothing is made up")
+        );
+    }
+
+    #[test]
+    fn positions_that_go_back_are_found() {
+        let mut checkers = checkers();
+        let rule = |result: Result<(), Violation>| result.map_err(|violation| violation.rule);
+        let mut look = |driver, value| {
+            let kind = type_id::SENDER_LIMIT;
+            rule(checkers.on_counter(driver, 70, 5, kind, value, NanoTime(0)))
+        };
+        assert_eq!(look(1, 640), Ok(()));
+        assert_eq!(look(2, 64), Ok(()));
+        assert_eq!(look(1, 639), Err("positions and limits never go back"));
+        checkers.let_sender_limits_fall();
+        let later = checkers.on_counter(1, 70, 5, type_id::SENDER_LIMIT, 600, NanoTime(0));
+        assert_eq!(later, Ok(()));
+        assert_eq!(
+            rule(checkers.on_offered(0, SESSION, 640, 16, 1376)),
+            Err("publisher positions grow")
+        );
+    }
+
+    #[test]
+    fn a_second_image_is_not_unbroken() {
+        let mut checkers = checkers();
+        receive(&mut checkers, 0, 0).unwrap();
+        checkers.check_unbroken().unwrap();
+        let mut payload = Vec::new();
+        compose(0, 1, LENGTHS, &mut payload);
+        checkers
+            .on_received(&Received {
+                subscriber: 0,
+                image: 2,
+                join_position: 64,
+                session_id: SESSION,
+                position: 128,
+                payload: &payload,
+            })
+            .unwrap();
+        assert!(checkers.check_unbroken().is_err());
+    }
+
+    #[test]
+    fn long_messages_take_whole_frames_and_a_rest() {
+        assert_eq!(framed_length(16, 1376), 64);
+        assert_eq!(framed_length(1376, 1376), 1408);
+        assert_eq!(framed_length(1377, 1376), 1408 + 64);
+        assert_eq!(framed_length(2752, 1376), 2816);
+    }
+}

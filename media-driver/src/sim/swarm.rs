@@ -1,0 +1,500 @@
+//! Plans of worlds: named scenarios, and the swarm, in which the seed draws everything. In a swarm most kinds of faults
+//! are off in most worlds, so that each is also seen alone and against others that are strong.
+#![forbid(unsafe_code)]
+
+use super::network::{Burst, Link};
+use super::prng::Prng;
+use super::report::Report;
+use super::workload::{Lengths, MESSAGE_LENGTH_MIN, PublisherPlan, SubscriberPlan};
+use super::world::{Event, Plan, StreamPlan, World, host_address};
+
+const MICROSECOND: i64 = 1_000;
+const MILLISECOND: i64 = 1_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+/// The scenario in which the seed draws everything.
+pub const SWARM: &str = "swarm";
+
+/// Makes the plan of a scenario from a seed.
+type MakePlan = fn(u64) -> Plan;
+
+/// All scenarios: name, what is in it, plan.
+const SCENARIOS: &[(&str, &str, MakePlan)] = &[
+    (SWARM, "everything is drawn from the seed", swarm),
+    ("two-hosts", "one stream between two hosts, no faults", two_hosts),
+    (
+        "lossy",
+        "one stream between two hosts over a link that does everything wrong a little",
+        lossy,
+    ),
+    (
+        "partition",
+        "two hosts that do not hear each other for longer than images live",
+        partition,
+    ),
+    (
+        "restart",
+        "both drivers are killed and started again, one after the other",
+        restart,
+    ),
+    (
+        "killed-mid-claim",
+        "publishers that share a log die in the middle of their claims",
+        killed_mid_claim,
+    ),
+];
+
+/// Names of all scenarios, and what is in them.
+pub fn scenarios() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SCENARIOS.iter().map(|(name, about, _)| (*name, *about))
+}
+
+/// The plan of a scenario; `None` if there is none of this name.
+#[must_use]
+pub fn plan(scenario: &str, seed: u64) -> Option<Plan> {
+    let (_, _, make) = SCENARIOS.iter().find(|(name, ..)| *name == scenario)?;
+    Some(make(seed))
+}
+
+/// Runs a world; a world that can not be made is one with a violation.
+#[must_use]
+pub fn run(seed: u64, plan: Plan) -> Report {
+    let scenario = plan.scenario.clone();
+    match World::new(seed, plan) {
+        Ok(world) => world.run(),
+        Err(violation) => Report {
+            seed,
+            scenario,
+            violation: Some(violation),
+            ..Report::default()
+        },
+    }
+}
+
+/// A quiet plan of so many hosts, without streams.
+fn quiet(scenario: &str, hosts: usize) -> Plan {
+    let link = Link {
+        delay_ns: 50 * MICROSECOND as u64,
+        ..Link::perfect()
+    };
+    Plan {
+        scenario: scenario.to_owned(),
+        hosts,
+        settings: [
+            ("aeron.counters.buffer.length", "1m"),
+            ("aeron.term.buffer.length", "64k"),
+            ("aeron.ipc.term.buffer.length", "64k"),
+            ("aeron.timer.interval", "100ms"),
+            ("aeron.image.liveness.timeout", "2s"),
+            ("aeron.publication.connection.timeout", "2s"),
+            ("aeron.publication.linger.timeout", "1s"),
+            ("aeron.client.liveness.timeout", "5s"),
+            ("aeron.publication.unblock.timeout", "6s"),
+            // Whoever has work has a turn at once in a world; the conductor needs no look of its own in between.
+            ("fulmar.idle.cap", "1s"),
+            // Drivers that were killed leave their directories behind, and their process lives: it is that of the world.
+            ("aeron.dir.delete.on.start", "true"),
+            // Clients of a world live in one process, whose end would end the world.
+            ("fulmar.unblock.early", "false"),
+        ]
+        .map(|(key, value)| (key, value.to_owned()))
+        .to_vec(),
+        faulty_link: link,
+        healed_link: link,
+        checksums: true,
+        streams: Vec::new(),
+        events: Vec::new(),
+        missed_turn_ppm: 0,
+        keeps_images: true,
+        faults_ns: 5 * SECOND,
+        recovery_ns: 4 * SECOND,
+        drain_ns: 10 * SECOND,
+        closing_ns: 20 * SECOND,
+    }
+}
+
+fn publisher(channel: String) -> PublisherPlan {
+    PublisherPlan {
+        channel,
+        stream_id: 1001,
+        exclusive: true,
+        lengths: Lengths {
+            min: MESSAGE_LENGTH_MIN,
+            max: 4000,
+        },
+        interval_ns: MILLISECOND,
+        burst: 1,
+        claim_ppm: 0,
+    }
+}
+
+fn subscriber(channel: String) -> SubscriberPlan {
+    SubscriberPlan {
+        channel,
+        stream_id: 1001,
+        lazy_ppm: 0,
+    }
+}
+
+fn unicast(to: usize, port: u16) -> String {
+    format!("aeron:udp?endpoint={}:{port}", host_address(to))
+}
+
+/// One stream from host 0 to host 1.
+fn one_stream() -> StreamPlan {
+    StreamPlan {
+        publishers: vec![(0, publisher(unicast(1, 40_001)))],
+        subscribers: vec![(1, subscriber(unicast(1, 40_001)))],
+    }
+}
+
+fn two_hosts(_seed: u64) -> Plan {
+    Plan {
+        streams: vec![one_stream()],
+        faults_ns: 20 * SECOND,
+        ..quiet("two-hosts", 2)
+    }
+}
+
+fn lossy(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let plan = quiet("lossy", 2);
+    let faulty_link = Link {
+        jitter_ns: 200 * MICROSECOND as u64,
+        loss_ppm: 100_000,
+        burst: Some(Burst {
+            enter_ppm: 1_000,
+            leave_ppm: 100_000,
+        }),
+        duplicate_ppm: 20_000,
+        reorder_ppm: 20_000,
+        reorder_ns: 500 * MICROSECOND as u64,
+        corrupt_ppm: 10_000,
+        ..plan.faulty_link
+    };
+    Plan {
+        streams: vec![one_stream()],
+        missed_turn_ppm: prng.below(100_000) as u32,
+        faulty_link,
+        faults_ns: 20 * SECOND,
+        ..plan
+    }
+}
+
+fn partition(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let plan = quiet("partition", 2);
+    let cut = Link {
+        is_cut: true,
+        ..plan.faulty_link
+    };
+    let mut events = Vec::new();
+    let mut at = SECOND;
+    for _ in 0..3 {
+        let (from, to) = if prng.chance(500_000) { (0, 1) } else { (1, 0) };
+        let both = prng.chance(500_000);
+        let for_ns = prng.between(100 * MILLISECOND, 6 * SECOND);
+        for (from, to) in [(from, to), (to, from)].into_iter().take(1 + usize::from(both)) {
+            link_fault(
+                &mut events,
+                (from, to),
+                (at, for_ns),
+                cut,
+                plan.faulty_link,
+                "partition",
+            );
+        }
+        at += for_ns + prng.between(100 * MILLISECOND, 4 * SECOND);
+    }
+    events.sort_by_key(|(at, _)| *at);
+    Plan {
+        streams: vec![one_stream()],
+        events,
+        keeps_images: false,
+        faults_ns: at,
+        recovery_ns: 8 * SECOND,
+        ..plan
+    }
+}
+
+fn restart(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let event = |host: usize, prng: &mut Prng| Event::RestartDriver {
+        host,
+        killed: true,
+        down_ns: prng.between(10 * MILLISECOND, 3 * SECOND),
+    };
+    Plan {
+        streams: vec![one_stream()],
+        events: vec![
+            (2 * SECOND, event(0, &mut prng)),
+            (9 * SECOND, event(1, &mut prng)),
+        ],
+        keeps_images: false,
+        faults_ns: 12 * SECOND,
+        recovery_ns: 12 * SECOND,
+        ..quiet("restart", 2)
+    }
+}
+
+fn killed_mid_claim(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let channel = "aeron:ipc".to_owned();
+    let shared = PublisherPlan {
+        exclusive: false,
+        claim_ppm: 500_000,
+        ..publisher(channel.clone())
+    };
+    Plan {
+        streams: vec![StreamPlan {
+            publishers: vec![(0, shared.clone()), (0, shared)],
+            subscribers: vec![(0, subscriber(channel))],
+        }],
+        events: vec![
+            (prng.between(SECOND, 2 * SECOND), Event::KillClient { client: 0 }),
+            (
+                prng.between(3 * SECOND, 4 * SECOND),
+                Event::KillClient { client: 1 },
+            ),
+        ],
+        faults_ns: 5 * SECOND,
+        // The unblock timeout is part of it.
+        recovery_ns: 16 * SECOND,
+        ..quiet("killed-mid-claim", 1)
+    }
+}
+
+/// A link that is `during` for a while, and `after` then.
+fn link_fault(
+    events: &mut Vec<(i64, Event)>,
+    (from, to): (usize, usize),
+    (at, for_ns): (i64, i64),
+    during: Link,
+    after: Link,
+    kind: &'static str,
+) {
+    for (at, link, kind) in [(at, during, kind), (at + for_ns, after, "link mended")] {
+        events.push((at, Event::Link { from, to, link, kind }));
+    }
+}
+
+/// Everything from the seed.
+fn swarm(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let hosts = prng.between(1, 3) as usize;
+    let mut plan = quiet(SWARM, hosts);
+    draw_settings(&mut plan, &mut prng);
+    draw_streams(&mut plan, &mut prng);
+    // Streams of their own: what is drawn for one kind of faults does not shift what is drawn for another.
+    draw_link(&mut plan, &mut Prng::new(seed, "plan of links"));
+    draw_partitions(&mut plan, &mut Prng::new(seed, "plan of partitions"));
+    draw_stalls(&mut plan, &mut Prng::new(seed, "plan of stalls"));
+    draw_ends(&mut plan, &mut Prng::new(seed, "plan of ends"));
+    plan.events.sort_by_key(|(at, _)| *at);
+    plan
+}
+
+fn draw_settings(plan: &mut Plan, prng: &mut Prng) {
+    let term = prng.pick(&["64k", "128k", "256k"]).to_string();
+    plan.settings.push(("aeron.term.buffer.length", term.clone()));
+    plan.settings.push(("aeron.ipc.term.buffer.length", term));
+    let mtu = prng.pick(&["1408", "1408", "4k", "256"]).to_string();
+    plan.settings.push(("aeron.mtu.length", mtu.clone()));
+    plan.settings.push(("aeron.ipc.mtu.length", mtu));
+    let messages = prng.between(1, 8).to_string();
+    plan.settings
+        .push(("aeron.network.publication.max.messages.per.send", messages));
+    let strategy = prng.pick(&["default", "default", "cubic"]).to_string();
+    plan.settings.push(("aeron.congestioncontrol.supplier", strategy));
+    if prng.chance(200_000) {
+        plan.settings.push(("fulmar.nak.every.gap", "false".to_owned()));
+    }
+    plan.missed_turn_ppm = *prng.pick(&[0, 10_000, 200_000]);
+    plan.faults_ns = prng.between(2 * SECOND, 6 * SECOND);
+}
+
+fn draw_streams(plan: &mut Plan, prng: &mut Prng) {
+    for stream in 0..prng.between(1, 3) {
+        let from = prng.below(plan.hosts as u64) as usize;
+        let port = 40_001 + stream as u16;
+        let kind = if plan.hosts == 1 { 0 } else { prng.below(4) };
+        let mut subscribers = Vec::new();
+        let others: Vec<usize> = (0..plan.hosts).filter(|host| *host != from).collect();
+        let lengths = Lengths {
+            min: MESSAGE_LENGTH_MIN,
+            max: *prng.pick(&[16, 200, 1_500, 7_000]),
+        };
+        let channel = match kind {
+            0 => {
+                let channel = "aeron:ipc".to_owned();
+                for _ in 0..prng.between(1, 2) {
+                    subscribers.push((from, channel.clone()));
+                }
+                channel
+            }
+            1 | 2 => {
+                let to = *prng.pick(&others);
+                let channel = unicast(to, port);
+                for _ in 0..prng.between(1, 2) {
+                    subscribers.push((to, channel.clone()));
+                }
+                channel
+            }
+            _ => {
+                for to in &others {
+                    let local = host_address(*to);
+                    let channel = format!("aeron:udp?endpoint=224.20.30.41:{port}|interface={local}");
+                    subscribers.push((*to, channel));
+                }
+                let local = host_address(from);
+                let strategy = prng.pick(&["max", "min"]);
+                format!("aeron:udp?endpoint=224.20.30.41:{port}|interface={local}|fc={strategy}")
+            }
+        };
+        let stream_id = 1001 + stream as i32;
+        let shares = prng.chance(300_000);
+        let publisher = PublisherPlan {
+            stream_id,
+            exclusive: !shares,
+            lengths,
+            interval_ns: *prng.pick(&[2 * MILLISECOND, 5 * MILLISECOND, 20 * MILLISECOND]),
+            burst: prng.between(1, 5) as u32,
+            claim_ppm: *prng.pick(&[0, 300_000]),
+            ..publisher(channel)
+        };
+        let lazy_ppm = *prng.pick(&[0, 0, 500_000]);
+        plan.streams.push(StreamPlan {
+            publishers: vec![(from, publisher); 1 + usize::from(shares)],
+            subscribers: subscribers
+                .into_iter()
+                .map(|(host, channel)| {
+                    let plan = SubscriberPlan {
+                        stream_id,
+                        lazy_ppm,
+                        ..subscriber(channel)
+                    };
+                    (host, plan)
+                })
+                .collect(),
+        });
+    }
+}
+
+/// Off in half of the cases, else up to a maximum, small values more often.
+fn weight(prng: &mut Prng, max_ppm: u64) -> u32 {
+    match prng.below(4) {
+        0 => prng.below(max_ppm + 1) as u32,
+        1 => prng.below(max_ppm / 10 + 1) as u32,
+        _ => 0,
+    }
+}
+
+fn draw_link(plan: &mut Plan, prng: &mut Prng) {
+    let delay_ns = prng.between(0, 2 * MILLISECOND) as u64;
+    plan.healed_link.delay_ns = delay_ns;
+    let burst = Burst {
+        enter_ppm: weight(prng, 5_000),
+        leave_ppm: prng.between(50_000, 1_000_000) as u32,
+    };
+    let bytes_per_second = prng.between(2_000_000, 100_000_000) as u64;
+    plan.faulty_link = Link {
+        delay_ns,
+        jitter_ns: prng.between(0, MILLISECOND) as u64,
+        loss_ppm: weight(prng, 200_000),
+        burst: (burst.enter_ppm > 0).then_some(burst),
+        duplicate_ppm: weight(prng, 100_000),
+        reorder_ppm: weight(prng, 200_000),
+        reorder_ns: prng.between(0, 3 * MILLISECOND) as u64,
+        corrupt_ppm: weight(prng, 50_000),
+        bytes_per_second: prng.chance(200_000).then_some(bytes_per_second),
+        ..Link::perfect()
+    };
+}
+
+fn draw_partitions(plan: &mut Plan, prng: &mut Prng) {
+    if plan.hosts < 2 || prng.chance(600_000) {
+        return;
+    }
+    let normal = plan.faulty_link;
+    for _ in 0..prng.between(1, 3) {
+        let from = prng.below(plan.hosts as u64) as usize;
+        let to = (from + prng.between(1, plan.hosts as i64 - 1) as usize) % plan.hosts;
+        let at = prng.between(0, plan.faults_ns);
+        let for_ns = prng.between(10 * MILLISECOND, 5 * SECOND);
+        let clogs = prng.chance(300_000);
+        let during = Link {
+            is_cut: !clogs,
+            is_clogged: clogs,
+            ..normal
+        };
+        let kind = if clogs { "link clogged" } else { "partition" };
+        let both = prng.chance(500_000);
+        for pair in [(from, to), (to, from)].into_iter().take(1 + usize::from(both)) {
+            link_fault(&mut plan.events, pair, (at, for_ns), during, normal, kind);
+        }
+    }
+    plan.keeps_images = false;
+    plan.recovery_ns = plan.recovery_ns.max(8 * SECOND);
+}
+
+fn draw_stalls(plan: &mut Plan, prng: &mut Prng) {
+    let clients: usize = plan
+        .streams
+        .iter()
+        .map(|stream| stream.publishers.len() + stream.subscribers.len())
+        .sum();
+    if prng.chance(700_000) {
+        return;
+    }
+    for _ in 0..prng.between(1, 4) {
+        let at = prng.between(0, plan.faults_ns);
+        let for_ns = prng.between(MILLISECOND, 3 * SECOND);
+        let host = prng.below(plan.hosts as u64) as usize;
+        let event = match prng.below(3) {
+            0 => Event::StallAgent {
+                host,
+                agent: prng.below(4) as usize,
+                for_ns,
+            },
+            1 => Event::StallClient {
+                client: prng.below(clients as u64) as usize,
+                for_ns,
+            },
+            _ => Event::StepWallClock {
+                host,
+                ms: prng.between(-3_600_000, 3_600_000),
+            },
+        };
+        plan.events.push((at, event));
+    }
+    plan.keeps_images = false;
+    plan.recovery_ns = plan.recovery_ns.max(8 * SECOND);
+}
+
+fn draw_ends(plan: &mut Plan, prng: &mut Prng) {
+    if prng.chance(700_000) {
+        return;
+    }
+    let clients: usize = plan
+        .streams
+        .iter()
+        .map(|stream| stream.publishers.len() + stream.subscribers.len())
+        .sum();
+    for _ in 0..prng.between(1, 3) {
+        let at = prng.between(SECOND / 2, plan.faults_ns);
+        let client = prng.below(clients as u64) as usize;
+        let event = match prng.below(4) {
+            0 => Event::CloseClient { client },
+            1 => Event::KillClient { client },
+            kind => Event::RestartDriver {
+                host: prng.below(plan.hosts as u64) as usize,
+                killed: kind == 2,
+                down_ns: prng.between(10 * MILLISECOND, 2 * SECOND),
+            },
+        };
+        plan.events.push((at, event));
+    }
+    plan.keeps_images = false;
+    // The unblock timeout and the liveness timeouts, one after the other.
+    plan.recovery_ns = plan.recovery_ns.max(20 * SECOND);
+}

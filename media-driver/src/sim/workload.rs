@@ -1,0 +1,389 @@
+//! What simulated applications do: publishers that offer numbered messages whose bytes follow from their number, and
+//! subscribers that poll. What a message should be is never stored; it is made again and compared.
+#![forbid(unsafe_code)]
+
+use fulmar::client::{PendingExclusivePublication, PendingPublication, PendingSubscription};
+use fulmar::log::Payload;
+use fulmar::time::NanoTime;
+use fulmar::{Client, ExclusivePublication, Offer, Publication, RegistrationError, Subscription};
+
+use super::checkers::{Checkers, Received, Violation};
+use super::prng::Prng;
+
+/// Shortest message: which publisher it is from, and its number.
+pub const MESSAGE_LENGTH_MIN: usize = 16;
+
+/// How long a publisher waits that was not taken, nanoseconds.
+const RETRY_NS: i64 = 200_000;
+
+/// Fragments that a subscriber takes at most in a turn.
+const FRAGMENT_LIMIT: usize = 64;
+
+/// How long messages are, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// The shortest, at least [`MESSAGE_LENGTH_MIN`].
+    pub min: usize,
+    /// The longest.
+    pub max: usize,
+}
+
+/// Puts one message together: its length and every byte follow from publisher and number.
+pub fn compose(publisher: u64, number: u64, lengths: Lengths, into: &mut Vec<u8>) {
+    let length = length_of(publisher, number, lengths);
+    into.clear();
+    into.extend_from_slice(&publisher.to_le_bytes());
+    into.extend_from_slice(&number.to_le_bytes());
+    let mut word = mix(publisher.rotate_left(32) ^ number);
+    while into.len() < length {
+        word = mix(word);
+        let left = length - into.len();
+        into.extend_from_slice(&word.to_le_bytes()[..left.min(8)]);
+    }
+}
+
+/// The length of a message: most are short, one in four has any length.
+#[must_use]
+pub fn length_of(publisher: u64, number: u64, lengths: Lengths) -> usize {
+    let drawn = mix(mix(publisher) ^ number);
+    let room = lengths.max - lengths.min;
+    let room = if drawn.is_multiple_of(4) {
+        room
+    } else {
+        room.min(256)
+    };
+    lengths.min + ((drawn >> 8) as usize) % (room + 1)
+}
+
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let value = (value ^ (value >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    value ^ (value >> 29)
+}
+
+/// How a publisher offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublisherPlan {
+    /// The channel.
+    pub channel: String,
+    /// The stream.
+    pub stream_id: i32,
+    /// Whether it has a log of its own.
+    pub exclusive: bool,
+    /// How long its messages are.
+    pub lengths: Lengths,
+    /// How often it offers, nanoseconds.
+    pub interval_ns: i64,
+    /// How many messages it offers at a time.
+    pub burst: u32,
+    /// In how many of a million cases a message that fits is claimed and committed rather than offered.
+    pub claim_ppm: u32,
+}
+
+enum PublicationHandle {
+    Coming(PendingPublication),
+    ComingExclusive(PendingExclusivePublication),
+    Shared(Publication),
+    Exclusive(ExclusivePublication),
+}
+
+/// One publisher at work.
+pub struct Publisher {
+    plan: PublisherPlan,
+    /// As the checkers know it; in every message.
+    id: u64,
+    handle: PublicationHandle,
+    next_offer: NanoTime,
+    next_number: u64,
+    is_offering: bool,
+    message: Vec<u8>,
+}
+
+impl Publisher {
+    /// Asks for the publication.
+    ///
+    /// # Errors
+    /// [`RegistrationError`].
+    pub fn new(
+        client: &Client,
+        plan: PublisherPlan,
+        id: u64,
+        now: NanoTime,
+    ) -> Result<Self, RegistrationError> {
+        let handle = if plan.exclusive {
+            client
+                .async_add_exclusive_publication(&plan.channel, plan.stream_id)
+                .map(PublicationHandle::ComingExclusive)
+        } else {
+            client
+                .async_add_publication(&plan.channel, plan.stream_id)
+                .map(PublicationHandle::Coming)
+        }?;
+        Ok(Self {
+            plan,
+            id,
+            handle,
+            next_offer: now,
+            next_number: 0,
+            is_offering: true,
+            message: Vec::new(),
+        })
+    }
+
+    /// As the checkers know it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Offers nothing any more.
+    pub fn stop_offering(&mut self) {
+        self.is_offering = false;
+    }
+
+    /// When it wants a turn.
+    #[must_use]
+    pub fn next_deadline(&self, now: NanoTime) -> NanoTime {
+        if self.is_offering {
+            self.next_offer
+        } else {
+            NanoTime::never_after(now)
+        }
+    }
+
+    /// One turn; returns the messages that were taken.
+    ///
+    /// # Errors
+    /// What the checkers find wrong with it.
+    pub fn step(
+        &mut self,
+        now: NanoTime,
+        prng: &mut Prng,
+        checkers: &mut Checkers,
+    ) -> Result<usize, Violation> {
+        self.await_handle()?;
+        if !self.is_offering || !self.next_offer.is_due(now) {
+            return Ok(0);
+        }
+        for taken in 0..self.plan.burst {
+            let claims = prng.chance(self.plan.claim_ppm);
+            if !self.offer_next(claims, checkers)? {
+                self.next_offer = now.plus_nanos(RETRY_NS);
+                return Ok(taken as usize);
+            }
+        }
+        self.next_offer = now.plus_nanos(self.plan.interval_ns);
+        Ok(self.plan.burst as usize)
+    }
+
+    /// Claims room for a message and leaves it so, as an application does that dies in the middle of it. Returns
+    /// whether there was room.
+    pub fn claim_and_vanish(&mut self) -> bool {
+        let length = self.plan.lengths.min;
+        let claim = match &mut self.handle {
+            PublicationHandle::Shared(publication) => publication.try_claim(length),
+            PublicationHandle::Exclusive(publication) => publication.try_claim(length),
+            _ => return false,
+        };
+        // Neither committed nor aborted.
+        claim.map(core::mem::forget).is_ok()
+    }
+
+    fn await_handle(&mut self) -> Result<(), Violation> {
+        let refused = |error| Violation::new("refused", format!("a publication was refused: {error}"));
+        match &mut self.handle {
+            PublicationHandle::Coming(pending) => {
+                if let Some(publication) = pending.poll() {
+                    self.handle = PublicationHandle::Shared(publication.map_err(refused)?);
+                }
+            }
+            PublicationHandle::ComingExclusive(pending) => {
+                if let Some(publication) = pending.poll() {
+                    self.handle = PublicationHandle::Exclusive(publication.map_err(refused)?);
+                }
+            }
+            PublicationHandle::Shared(_) | PublicationHandle::Exclusive(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Offers the next message; `false` if it was not taken.
+    fn offer_next(&mut self, claims: bool, checkers: &mut Checkers) -> Result<bool, Violation> {
+        compose(self.id, self.next_number, self.plan.lengths, &mut self.message);
+        let message = &self.message[..];
+        let (outcome, session_id, payload_max) = match &mut self.handle {
+            PublicationHandle::Coming(_) | PublicationHandle::ComingExclusive(_) => return Ok(false),
+            PublicationHandle::Shared(publication) => {
+                let payload_max = publication.max_payload_length();
+                let outcome = if claims && message.len() <= payload_max {
+                    commit(publication.try_claim(message.len()), message)
+                } else {
+                    publication.offer(message)
+                };
+                (outcome, publication.session_id(), payload_max)
+            }
+            PublicationHandle::Exclusive(publication) => {
+                let payload_max = publication.max_payload_length();
+                let outcome = if claims && message.len() <= payload_max {
+                    commit(publication.try_claim(message.len()), message)
+                } else {
+                    publication.offer(message)
+                };
+                (outcome, publication.session_id(), payload_max)
+            }
+        };
+        match outcome {
+            Offer::Position(position) => {
+                let length = self.message.len();
+                checkers.on_offered(self.id, session_id, position, length, payload_max)?;
+                self.next_number += 1;
+                Ok(true)
+            }
+            Offer::BackPressured | Offer::NotConnected | Offer::AdminAction => Ok(false),
+            Offer::Closed | Offer::MaxPositionExceeded | Offer::TooLong => Err(Violation::new(
+                "offer",
+                format!(
+                    "publisher {} can not offer {} bytes: {outcome:?}",
+                    self.id,
+                    self.message.len()
+                ),
+            )),
+        }
+    }
+}
+
+/// Fills and commits a claim. That the driver took it away in the meantime is as if there had been no room.
+fn commit(claim: Result<fulmar::Claim<'_>, Offer>, message: &[u8]) -> Offer {
+    match claim {
+        Ok(mut claim) => {
+            claim.copy_from_slice(message);
+            claim.commit().map_or(Offer::BackPressured, Offer::Position)
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// What a subscriber listens to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriberPlan {
+    /// The channel.
+    pub channel: String,
+    /// The stream.
+    pub stream_id: i32,
+    /// In how many of a million turns it does not poll, so that it falls behind.
+    pub lazy_ppm: u32,
+}
+
+enum SubscriptionHandle {
+    Coming(PendingSubscription),
+    Ready(Subscription),
+}
+
+/// One subscriber at work.
+pub struct Subscriber {
+    plan: SubscriberPlan,
+    id: u64,
+    handle: SubscriptionHandle,
+    bytes: Vec<u8>,
+}
+
+impl Subscriber {
+    /// Asks for the subscription.
+    ///
+    /// # Errors
+    /// [`RegistrationError`].
+    pub fn new(client: &Client, plan: SubscriberPlan, id: u64) -> Result<Self, RegistrationError> {
+        let pending =
+            client.async_add_subscription(&plan.channel, plan.stream_id, fulmar::ImageHandlers::default())?;
+        Ok(Self {
+            plan,
+            id,
+            handle: SubscriptionHandle::Coming(pending),
+            bytes: Vec::new(),
+        })
+    }
+
+    /// As the checkers know it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether messages can come.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(&self.handle, SubscriptionHandle::Ready(subscription) if subscription.is_connected())
+    }
+
+    /// One turn; returns the fragments taken.
+    ///
+    /// # Errors
+    /// What the checkers find wrong with them.
+    pub fn step(&mut self, prng: &mut Prng, checkers: &mut Checkers) -> Result<usize, Violation> {
+        let subscription = match &mut self.handle {
+            SubscriptionHandle::Ready(subscription) => subscription,
+            SubscriptionHandle::Coming(pending) => {
+                if let Some(result) = pending.poll() {
+                    let refused =
+                        |error| Violation::new("refused", format!("a subscription was refused: {error}"));
+                    self.handle = SubscriptionHandle::Ready(result.map_err(refused)?);
+                    return Ok(1);
+                }
+                return Ok(0);
+            }
+        };
+        if prng.chance(self.plan.lazy_ppm) {
+            return Ok(0);
+        }
+        let (id, bytes) = (self.id, &mut self.bytes);
+        let mut found = Ok(());
+        let mut fragments = 0;
+        for image in subscription.images() {
+            let (image_id, join_position) = (image.correlation_id().get(), image.join_position());
+            fragments += image.poll(
+                |payload: Payload<'_>, header| {
+                    if found.is_err() {
+                        return;
+                    }
+                    bytes.resize(payload.len(), 0);
+                    let _ = payload.copy_to(0, bytes);
+                    found = checkers.on_received(&Received {
+                        subscriber: id,
+                        image: image_id,
+                        join_position,
+                        session_id: header.session_id(),
+                        position: header.position(),
+                        payload: bytes,
+                    });
+                },
+                FRAGMENT_LIMIT,
+            );
+        }
+        // A whole poll lets images that have ended leave.
+        subscription.poll(|_, _| {}, 0);
+        found.map(|()| fragments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_follows_from_its_number_and_two_numbers_differ() {
+        let lengths = Lengths { min: 16, max: 5000 };
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let mut longest = 0;
+        for number in 0..1000 {
+            compose(7, number, lengths, &mut one);
+            compose(7, number, lengths, &mut other);
+            assert_eq!(one, other);
+            assert_eq!(one.len(), length_of(7, number, lengths));
+            assert!((16..=5000).contains(&one.len()));
+            longest = longest.max(one.len());
+            compose(7, number + 1, lengths, &mut other);
+            assert_ne!(one, other);
+        }
+        assert!(longest > 4000, "{longest}");
+    }
+}

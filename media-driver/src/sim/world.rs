@@ -1,0 +1,899 @@
+//! A world: hosts with their drivers and clients on a virtual network, run by one thread from one seed.
+//!
+//! A round gives every agent of every driver and every client a turn, in an order drawn anew. When a whole round did
+//! nothing, time jumps to the next thing that anybody waits for: the arrival of a datagram, a deadline of an agent, an
+//! offer, a fault. A run has four parts: faults; recovery without faults, at whose end everybody has to get on;
+//! draining, at whose end everything offered has arrived; and closing, after which nothing is left.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use fulmar::cnc::CncFile;
+use fulmar::counters::type_id;
+use fulmar::directory::{Directory, MemDirectory};
+use fulmar::time::{Clock, NanoTime};
+use fulmar::{Client, ClientSettings};
+
+use super::checkers::{Checkers, Violation};
+use super::clock::VirtualClock;
+use super::network::{Link, SimNetwork};
+use super::prng::Prng;
+use super::report::Report;
+use super::workload::{Publisher, PublisherPlan, Subscriber, SubscriberPlan};
+use crate::conductor::OsSocketBuffers;
+use crate::config::DriverSettings;
+use crate::driver::{MediaDriverInvoker, Surroundings};
+
+const MILLISECOND: i64 = 1_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+/// When the worlds begin; far from zero, so that nobody takes a missing time for an early one.
+const START: NanoTime = NanoTime(1_000 * SECOND);
+const START_EPOCH_MS: i64 = 1_700_000_000_000;
+
+/// Least time that passes when a deadline that is due brings no work.
+const STEP_MIN_NS: i64 = 10_000;
+/// Most time that passes at once.
+const STEP_MAX_NS: i64 = 20 * MILLISECOND;
+/// Rounds at one instant after which the agents are taken to keep each other busy for ever.
+const ROUNDS_AT_ONCE_MAX: u32 = 200_000;
+/// Idle rounds between two looks at all counters.
+const ROUNDS_BETWEEN_LOOKS: u64 = 16;
+/// Events kept for the report of a failure.
+const EVENTS_KEPT: usize = 60;
+/// How long the application of a client that died stays away, nanoseconds.
+const REPLACED_AFTER_NS: i64 = 300 * MILLISECOND;
+
+/// What a world is made of and what is done to it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The scenario's name, for the line that replays it.
+    pub scenario: String,
+    /// How many hosts there are; see [`host_address`].
+    pub hosts: usize,
+    /// Settings of every driver.
+    pub settings: Vec<(&'static str, String)>,
+    /// Between any two addresses, as long as there are faults.
+    pub faulty_link: Link,
+    /// Afterwards.
+    pub healed_link: Link,
+    /// Whether datagrams that were corrupted on their way are found out by their checksum, as those of UDP are.
+    pub checksums: bool,
+    /// Who talks to whom.
+    pub streams: Vec<StreamPlan>,
+    /// What happens when, nanoseconds from the start; in order.
+    pub events: Vec<(i64, Event)>,
+    /// In how many of a million cases an agent misses a turn.
+    pub missed_turn_ppm: u32,
+    /// Whether the faults are too small to end an image: then none may end.
+    pub keeps_images: bool,
+    /// How long the faults last, nanoseconds.
+    pub faults_ns: i64,
+    /// How long drivers and clients have to find each other again, nanoseconds.
+    pub recovery_ns: i64,
+    /// How long everything may take to arrive, nanoseconds.
+    pub drain_ns: i64,
+    /// How long drivers may take to clean up, nanoseconds.
+    pub closing_ns: i64,
+}
+
+/// A stream: who publishes and who subscribes, and on which hosts. Each of them is an application with a client.
+#[derive(Clone, Debug, Default)]
+pub struct StreamPlan {
+    /// Publishers.
+    pub publishers: Vec<(usize, PublisherPlan)>,
+    /// Subscribers.
+    pub subscribers: Vec<(usize, SubscriberPlan)>,
+}
+
+/// A fault that has its time.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The link from one host to another changes, in that direction.
+    Link {
+        /// From this host.
+        from: usize,
+        /// To this one.
+        to: usize,
+        /// What it is like from now on.
+        link: Link,
+        /// The fault's name, for the report.
+        kind: &'static str,
+    },
+    /// An agent gets no turns.
+    StallAgent {
+        /// Whose driver.
+        host: usize,
+        /// Which agent: 0 resources, 1 conductor, 2 sender, 3 receiver.
+        agent: usize,
+        /// For how long, nanoseconds.
+        for_ns: i64,
+    },
+    /// A client and its application get no turns.
+    StallClient {
+        /// Which, in the order of the plan.
+        client: usize,
+        /// For how long, nanoseconds.
+        for_ns: i64,
+    },
+    /// A client is closed in order and started again.
+    CloseClient {
+        /// Which, in the order of the plan.
+        client: usize,
+    },
+    /// A client dies, a publisher in the middle of a claim, and its application is started again.
+    KillClient {
+        /// Which, in the order of the plan.
+        client: usize,
+    },
+    /// A driver ends and a new one is started in its directory.
+    RestartDriver {
+        /// Whose.
+        host: usize,
+        /// Whether it is killed rather than closed.
+        killed: bool,
+        /// How long there is none, nanoseconds.
+        down_ns: i64,
+    },
+    /// The wall clock of a host jumps.
+    StepWallClock {
+        /// Whose.
+        host: usize,
+        /// By how much, milliseconds.
+        ms: i64,
+    },
+}
+
+/// The address of a host.
+#[must_use]
+pub fn host_address(host: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, host as u8 + 1))
+}
+
+struct Host {
+    clock: Arc<VirtualClock>,
+    directory: Arc<MemDirectory>,
+    driver: Option<RunningDriver>,
+    /// When a driver is to be started.
+    start_at: Option<NanoTime>,
+    stalled_until: Vec<Option<NanoTime>>,
+    starts: u64,
+}
+
+struct RunningDriver {
+    invoker: MediaDriverInvoker,
+    cnc: CncFile,
+    /// Tells it from all others of this world.
+    id: u64,
+}
+
+/// What an application does with its client.
+enum Role {
+    Publisher(Box<Publisher>),
+    Subscriber(Box<Subscriber>),
+}
+
+#[derive(Clone)]
+enum RolePlan {
+    Publisher(PublisherPlan),
+    Subscriber(SubscriberPlan),
+}
+
+struct Application {
+    host: usize,
+    stream: u32,
+    plan: RolePlan,
+    running: Option<(Client, Role)>,
+    start_at: NanoTime,
+    stalled_until: Option<NanoTime>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Actor {
+    Agent { host: usize, agent: usize },
+    Application(usize),
+}
+
+/// A hash over everything that happens, in order.
+#[derive(Clone, Copy)]
+struct Trace(u64);
+
+impl Trace {
+    fn add(&mut self, value: u64) {
+        self.0 = (self.0 ^ value)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29);
+    }
+}
+
+/// See the module.
+pub struct World {
+    seed: u64,
+    plan: Plan,
+    clock: Arc<VirtualClock>,
+    network: SimNetwork,
+    hosts: Vec<Host>,
+    applications: Vec<Application>,
+    actors: Vec<Actor>,
+    /// Clients that died: their memory is as they left it, and nobody gives them turns.
+    dead: Vec<(Client, Role)>,
+    checkers: Checkers,
+    scheduler: Prng,
+    claims: Prng,
+    laziness: Prng,
+    drivers: Prng,
+    next_event: usize,
+    is_offering: bool,
+    trace: Trace,
+    rounds: u64,
+    idle_rounds: u64,
+    faults: BTreeMap<&'static str, u64>,
+    events: VecDeque<(NanoTime, String)>,
+    link_changes: Vec<(usize, usize)>,
+}
+
+impl World {
+    /// Prepares a world; nothing has happened in it yet.
+    ///
+    /// # Errors
+    /// [`Violation`] if a driver can not be started with the settings of the plan.
+    pub fn new(seed: u64, plan: Plan) -> Result<World, Violation> {
+        let clock = Arc::new(VirtualClock::new(START, START_EPOCH_MS));
+        let network = SimNetwork::new(Arc::clone(&clock), seed);
+        network.set_default_link(plan.faulty_link);
+        network.set_checksum(plan.checksums);
+        let hosts = (0..plan.hosts).map(new_host).collect();
+        let mut world = World {
+            seed,
+            clock,
+            network,
+            hosts,
+            applications: applications(&plan),
+            actors: Vec::new(),
+            dead: Vec::new(),
+            checkers: Checkers::new(),
+            scheduler: Prng::new(seed, "scheduler"),
+            claims: Prng::new(seed, "claims"),
+            laziness: Prng::new(seed, "laziness"),
+            drivers: Prng::new(seed, "drivers"),
+            next_event: 0,
+            is_offering: true,
+            trace: Trace(seed),
+            rounds: 0,
+            idle_rounds: 0,
+            faults: BTreeMap::new(),
+            events: VecDeque::new(),
+            link_changes: Vec::new(),
+            plan,
+        };
+        let publishers = world.plan.streams.iter().flat_map(|stream| &stream.publishers);
+        if publishers
+            .into_iter()
+            .any(|(_, plan)| plan.channel.contains("fc=min"))
+        {
+            world.checkers.let_sender_limits_fall();
+        }
+        for host in 0..world.hosts.len() {
+            // One host is one machine: nothing is lost on the way to itself.
+            let address = host_address(host);
+            world.network.set_link(address, address, Link::perfect());
+            world.start_driver(host)?;
+        }
+        Ok(world)
+    }
+
+    /// Runs the world to its end.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        let violation = self.run_to_end().err();
+        let stats = self.network.stats();
+        let mut trace = self.trace;
+        trace.add(self.network.trace());
+        trace.add(self.checkers.delivered());
+        let mut faults = self.faults;
+        for (kind, count) in [
+            ("datagram lost", stats.lost),
+            ("datagram duplicated", stats.duplicated),
+            ("datagram reordered", stats.reordered),
+            ("datagram corrupted", stats.corrupted),
+            ("datagram cut off", stats.cut),
+            ("datagram held by a clog", stats.held),
+            ("queue or buffer full", stats.queue_drops + stats.overflow),
+            ("datagram too long", stats.oversize),
+            ("nobody listened", stats.unreachable),
+        ] {
+            *faults.entry(kind).or_default() += count;
+        }
+        let last_events = if violation.is_some() {
+            let seconds = |at: NanoTime| at.since(START) as f64 / 1e9;
+            self.events
+                .iter()
+                .map(|(at, text)| format!("{:.6} {text}", seconds(*at)))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        Report {
+            seed: self.seed,
+            scenario: self.plan.scenario,
+            simulated_ns: self.clock.nanos().since(START),
+            offered: self.checkers.offered(),
+            delivered: self.checkers.delivered(),
+            delivered_bytes: self.checkers.delivered_bytes(),
+            packets: stats.sent,
+            rounds: self.rounds,
+            faults,
+            trace: trace.0,
+            violation,
+            last_events,
+        }
+    }
+
+    fn run_to_end(&mut self) -> Result<(), Violation> {
+        self.run_for(self.plan.faults_ns)?;
+        self.heal()?;
+        self.run_for(self.plan.recovery_ns / 2)?;
+        let before = self.checkers.progress();
+        self.run_for(self.plan.recovery_ns - self.plan.recovery_ns / 2)?;
+        self.check_progress(&before)?;
+        self.stop_offering();
+        self.run_until(
+            "everything arrives after the faults",
+            self.plan.drain_ns,
+            |world| Ok(world.checkers.missing()),
+        )?;
+        if self.plan.keeps_images {
+            self.checkers.check_unbroken()?;
+        }
+        self.note("all clients close".to_owned());
+        for index in 0..self.applications.len() {
+            self.close_application(index);
+        }
+        self.run_until("nothing is left", self.plan.closing_ns, |world| {
+            Ok(world.left_over())
+        })?;
+        for host in &mut self.hosts {
+            if let Some(mut driver) = host.driver.take() {
+                driver.invoker.close();
+            }
+        }
+        Ok(())
+    }
+
+    fn run_for(&mut self, nanos: i64) -> Result<(), Violation> {
+        let end = self.now().plus_nanos(nanos);
+        while !end.is_due(self.now()) {
+            self.step(end)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until nothing is missing any more; what is after the given time breaks the rule.
+    fn run_until(
+        &mut self,
+        rule: &'static str,
+        within_ns: i64,
+        missing: impl Fn(&mut Self) -> Result<Option<String>, Violation>,
+    ) -> Result<(), Violation> {
+        let end = self.now().plus_nanos(within_ns);
+        loop {
+            let Some(what) = missing(self)? else {
+                return Ok(());
+            };
+            if end.is_due(self.now()) {
+                return Err(Violation::new(
+                    rule,
+                    format!("{what}, {} s later", within_ns / SECOND),
+                ));
+            }
+            let next_look = self.now().plus_nanos(50 * MILLISECOND).earlier(end);
+            while !next_look.is_due(self.now()) {
+                self.step(next_look)?;
+            }
+        }
+    }
+
+    fn now(&self) -> NanoTime {
+        self.clock.nanos()
+    }
+
+    /// Rounds until there is nothing to do, then time passes, but not beyond `end`.
+    fn step(&mut self, end: NanoTime) -> Result<(), Violation> {
+        self.apply_events()?;
+        let mut rounds = 0;
+        let mut may_miss = true;
+        loop {
+            let (work, is_whole) = self.round(may_miss)?;
+            if work == 0 && is_whole {
+                break;
+            }
+            // Whoever missed a turn in a round that did nothing may be the one with work.
+            may_miss = work > 0;
+            rounds += 1;
+            if rounds > ROUNDS_AT_ONCE_MAX {
+                return Err(Violation::new(
+                    "work ends",
+                    format!("{rounds} rounds without time passing all did something"),
+                ));
+            }
+        }
+        self.idle_rounds += 1;
+        if self.idle_rounds.is_multiple_of(ROUNDS_BETWEEN_LOOKS) {
+            self.check_counters()?;
+        }
+        let next = self.next_time(end);
+        self.clock.advance_to(next);
+        for host in &self.hosts {
+            host.clock.advance_to(next);
+        }
+        Ok(())
+    }
+
+    /// One turn for everybody who does not miss it; returns the work done and whether nobody missed a turn.
+    fn round(&mut self, may_miss: bool) -> Result<(usize, bool), Violation> {
+        let now = self.now();
+        self.rounds += 1;
+        let mut work = self.network.deliver(now);
+        let mut is_whole = true;
+        for last in (1..self.actors.len()).rev() {
+            let other = self.scheduler.below(last as u64 + 1) as usize;
+            self.actors.swap(last, other);
+        }
+        for index in 0..self.actors.len() {
+            let actor = self.actors[index];
+            if may_miss && self.scheduler.chance(self.plan.missed_turn_ppm) {
+                is_whole = false;
+                continue;
+            }
+            let done = match actor {
+                Actor::Agent { host, agent } => self.turn_of_agent(host, agent, now)?,
+                Actor::Application(application) => self.turn_of_application(application, now)?,
+            };
+            if done > 0 {
+                self.trace.add(now.0.cast_unsigned());
+                self.trace.add(match actor {
+                    Actor::Agent { host, agent } => (host * 8 + agent) as u64,
+                    Actor::Application(application) => 1000 + application as u64,
+                });
+                self.trace.add(done as u64);
+            }
+            work += done;
+        }
+        Ok((work, is_whole))
+    }
+
+    fn turn_of_agent(&mut self, host: usize, agent: usize, now: NanoTime) -> Result<usize, Violation> {
+        let on = &mut self.hosts[host];
+        if on.stalled_until[agent].is_some_and(|until| !until.is_due(now)) {
+            return Ok(0);
+        }
+        let Some(driver) = &mut on.driver else {
+            return Ok(0);
+        };
+        driver.invoker.do_work_of(agent).map_err(|error| {
+            Violation::new(
+                "agents do not fail",
+                format!("agent {agent} of host {host}: {error}"),
+            )
+        })
+    }
+
+    fn turn_of_application(&mut self, index: usize, now: NanoTime) -> Result<usize, Violation> {
+        let application = &mut self.applications[index];
+        if application.stalled_until.is_some_and(|until| !until.is_due(now)) {
+            return Ok(0);
+        }
+        let Some((client, role)) = &mut application.running else {
+            return Ok(0);
+        };
+        let work = client.invoke();
+        let done = match role {
+            Role::Publisher(publisher) => publisher.step(now, &mut self.claims, &mut self.checkers),
+            Role::Subscriber(subscriber) => subscriber.step(&mut self.laziness, &mut self.checkers),
+        }?;
+        Ok(work + done)
+    }
+
+    /// The next time at which anybody has something to do.
+    fn next_time(&self, end: NanoTime) -> NanoTime {
+        let now = self.now();
+        let mut next = now.plus_nanos(STEP_MAX_NS).earlier(end);
+        for host in &self.hosts {
+            let Some(driver) = &host.driver else {
+                if let Some(start_at) = host.start_at {
+                    next = next.earlier(start_at);
+                }
+                continue;
+            };
+            for (agent, stalled_until) in host.stalled_until.iter().enumerate() {
+                let deadline = match stalled_until {
+                    Some(until) if !until.is_due(now) => *until,
+                    _ => driver.invoker.next_deadline_of(agent),
+                };
+                next = next.earlier(deadline);
+            }
+        }
+        for application in &self.applications {
+            let deadline = match (&application.running, application.stalled_until) {
+                (Some(_), Some(until)) if !until.is_due(now) => until,
+                (Some((client, role)), _) => {
+                    let deadline = client.next_deadline();
+                    match role {
+                        Role::Publisher(publisher) => deadline.earlier(publisher.next_deadline(now)),
+                        Role::Subscriber(_) => deadline,
+                    }
+                }
+                (None, _) => application.start_at,
+            };
+            next = next.earlier(deadline);
+        }
+        if let Some((at, _)) = self.plan.events.get(self.next_event) {
+            next = next.earlier(START.plus_nanos(*at));
+        }
+        let least = now.plus_nanos(STEP_MIN_NS).earlier(end);
+        let next = if least.since(next) > 0 { least } else { next };
+        // A datagram arrives when it does.
+        match self.network.next_arrival() {
+            Some(arrival) if arrival.since(now) > 0 => next.earlier(arrival),
+            _ => next,
+        }
+    }
+
+    // Checks
+
+    fn check_counters(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        for host in &self.hosts {
+            let Some(driver) = &host.driver else {
+                continue;
+            };
+            let counters = driver.cnc.counters();
+            let mut found = Ok(());
+            counters.for_each_value(|id, kind, value| {
+                if found.is_ok() && kind != type_id::SYSTEM {
+                    let registration = counters.registration_id(id).unwrap_or(0);
+                    found = self
+                        .checkers
+                        .on_counter(driver.id, id.0, registration, kind, value, now);
+                }
+            });
+            found?;
+        }
+        Ok(())
+    }
+
+    fn check_progress(&self, before: &[(u64, u64)]) -> Result<(), Violation> {
+        for (publisher, count) in self.checkers.progress() {
+            let then = before.iter().find(|(id, _)| *id == publisher);
+            if then.is_none_or(|(_, then)| count <= *then) {
+                return Err(Violation::new(
+                    "everybody gets on after the faults",
+                    format!(
+                        "publisher {publisher} stands at {count} messages {} s after the faults",
+                        self.plan.recovery_ns / SECOND
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a driver still holds although all clients are gone.
+    fn left_over(&self) -> Option<String> {
+        for (index, host) in self.hosts.iter().enumerate() {
+            let Some(driver) = &host.driver else {
+                continue;
+            };
+            let logs = host.directory.logs().unwrap_or_default();
+            if let Some(log) = logs.first() {
+                return Some(format!("host {index} has {} logs: {log}", logs.len()));
+            }
+            let mut left = None;
+            driver.cnc.counters().for_each(|record| {
+                if record.type_id != type_id::SYSTEM {
+                    left.get_or_insert(record.label);
+                }
+            });
+            if let Some(label) = left {
+                return Some(format!("host {index} has the counter {label:?}"));
+            }
+        }
+        let sockets = self.network.open_sockets();
+        (sockets > 0).then(|| format!("{sockets} sockets are open"))
+    }
+
+    // Faults
+
+    fn apply_events(&mut self) -> Result<(), Violation> {
+        let now = self.now();
+        while let Some((at, event)) = self.plan.events.get(self.next_event)
+            && START.plus_nanos(*at).is_due(now)
+        {
+            let event = event.clone();
+            self.next_event += 1;
+            self.apply(event)?;
+        }
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].start_at.is_some_and(|at| at.is_due(now)) {
+                self.start_driver(host)?;
+            }
+        }
+        for index in 0..self.applications.len() {
+            let application = &self.applications[index];
+            if application.running.is_none() && self.is_offering && application.start_at.is_due(now) {
+                self.start_application(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: Event) -> Result<(), Violation> {
+        self.note(format!("{event:?}"));
+        let now = self.now();
+        let kind = match event {
+            Event::Link { from, to, link, kind } => {
+                self.network.set_link(host_address(from), host_address(to), link);
+                self.link_changes.push((from, to));
+                kind
+            }
+            Event::StallAgent { host, agent, for_ns } => {
+                self.hosts[host].stalled_until[agent] = Some(now.plus_nanos(for_ns));
+                "agent stalled"
+            }
+            Event::StallClient { client, for_ns } => {
+                self.applications[client].stalled_until = Some(now.plus_nanos(for_ns));
+                "client stalled"
+            }
+            Event::CloseClient { client } => {
+                self.close_application(client);
+                "client closed"
+            }
+            Event::KillClient { client } => {
+                self.kill_application(client);
+                "client killed"
+            }
+            Event::RestartDriver {
+                host,
+                killed,
+                down_ns,
+            } => {
+                let on = &mut self.hosts[host];
+                if let Some(driver) = on.driver.take() {
+                    if killed {
+                        driver.invoker.abandon();
+                    } else {
+                        drop(driver);
+                    }
+                }
+                on.start_at = Some(now.plus_nanos(down_ns));
+                if killed { "driver killed" } else { "driver closed" }
+            }
+            Event::StepWallClock { host, ms } => {
+                self.hosts[host].clock.step_wall_clock(ms);
+                "wall clock stepped"
+            }
+        };
+        *self.faults.entry(kind).or_default() += 1;
+        Ok(())
+    }
+
+    /// Ends all faults.
+    fn heal(&mut self) -> Result<(), Violation> {
+        self.note("all faults end".to_owned());
+        let now = self.now();
+        self.next_event = self.plan.events.len();
+        self.network.set_default_link(self.plan.healed_link);
+        for (from, to) in core::mem::take(&mut self.link_changes) {
+            self.network
+                .set_link(host_address(from), host_address(to), self.plan.healed_link);
+        }
+        for host in 0..self.hosts.len() {
+            self.hosts[host].stalled_until.fill(None);
+            if self.hosts[host].driver.is_none() {
+                self.start_driver(host)?;
+            }
+        }
+        for application in &mut self.applications {
+            application.stalled_until = None;
+            application.start_at = application.start_at.earlier(now);
+        }
+        Ok(())
+    }
+
+    fn stop_offering(&mut self) {
+        self.note("publishers stop".to_owned());
+        self.is_offering = false;
+        for application in &mut self.applications {
+            if let Some((_, Role::Publisher(publisher))) = &mut application.running {
+                publisher.stop_offering();
+            }
+        }
+    }
+
+    // Drivers and applications
+
+    fn start_driver(&mut self, index: usize) -> Result<(), Violation> {
+        let failed = |reason: String| Violation::new("drivers start", format!("host {index}: {reason}"));
+        let address = host_address(index);
+        let host = &mut self.hosts[index];
+        let mut settings = DriverSettings::defaults();
+        let dir = host.directory.path().to_owned();
+        let own = [("aeron.dir", dir.as_str())];
+        let given = self
+            .plan
+            .settings
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()));
+        for (key, value) in own.into_iter().chain(given) {
+            settings
+                .set(key, value)
+                .map_err(|error| failed(error.to_string()))?;
+        }
+        let context = settings.conclude().map_err(|error| failed(error.to_string()))?;
+        let surroundings = Surroundings {
+            seed: self.drivers.next_u64(),
+            proof_secret: self.drivers.next_u64(),
+            os_buffers: OsSocketBuffers {
+                default_send_length: 212_992,
+                default_receive_length: 212_992,
+            },
+            interfaces: Box::new(SimNetwork::interfaces(&[address])),
+        };
+        let mut invoker = MediaDriverInvoker::assemble_within(
+            context,
+            Arc::clone(&host.directory) as Arc<dyn Directory>,
+            Arc::clone(&host.clock) as Arc<dyn Clock>,
+            self.network.host(&[address]),
+            surroundings,
+        )
+        .map_err(|error| failed(error.to_string()))?;
+        // Clients that look for it find its heartbeat.
+        invoker.do_work().map_err(|error| failed(error.to_string()))?;
+        let cnc = host
+            .directory
+            .map_cnc()
+            .map_err(|error| failed(error.to_string()))
+            .and_then(|region| CncFile::open(&region).map_err(|error| failed(error.to_string())))?;
+        let agents = invoker.agent_count();
+        if host.stalled_until.is_empty() {
+            host.stalled_until = vec![None; agents];
+            self.actors
+                .extend((0..agents).map(|agent| Actor::Agent { host: index, agent }));
+        }
+        host.starts += 1;
+        host.start_at = None;
+        host.driver = Some(RunningDriver {
+            invoker,
+            cnc,
+            id: index as u64 * 1_000_000 + host.starts,
+        });
+        self.note(format!("the driver of host {index} starts"));
+        if self
+            .actors
+            .iter()
+            .all(|actor| matches!(actor, Actor::Agent { .. }))
+            && index + 1 == self.hosts.len()
+        {
+            self.actors
+                .extend((0..self.applications.len()).map(Actor::Application));
+        }
+        Ok(())
+    }
+
+    fn start_application(&mut self, index: usize) -> Result<(), Violation> {
+        let now = self.now();
+        let (host, stream, plan) = {
+            let application = &self.applications[index];
+            (application.host, application.stream, application.plan.clone())
+        };
+        let on = &self.hosts[host];
+        if on.driver.is_none() {
+            // A client that looks for a driver waits; here it looks again later.
+            self.applications[index].start_at = now.plus_nanos(50 * MILLISECOND);
+            return Ok(());
+        }
+        let failed = |reason: String| Violation::new("clients connect", format!("client {index}: {reason}"));
+        let settings = ClientSettings {
+            driver_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_millis(500),
+            resource_linger: Duration::from_secs(1),
+            name: String::new(),
+            invoker: true,
+            pre_touch: false,
+            ..ClientSettings::with_dir(on.directory.path())
+        };
+        let client = Client::connect_with(
+            settings,
+            Arc::clone(&on.directory) as Arc<dyn Directory>,
+            Arc::clone(&on.clock) as Arc<dyn Clock>,
+        )
+        .map_err(|error| failed(error.to_string()))?;
+        let role = match plan {
+            RolePlan::Publisher(plan) => {
+                let id = self.checkers.add_publisher(stream, plan.lengths);
+                Publisher::new(&client, plan, id, now).map(|publisher| Role::Publisher(Box::new(publisher)))
+            }
+            RolePlan::Subscriber(plan) => {
+                let id = self.checkers.add_subscriber(stream);
+                Subscriber::new(&client, plan, id).map(|subscriber| Role::Subscriber(Box::new(subscriber)))
+            }
+        }
+        .map_err(|error| failed(error.to_string()))?;
+        self.applications[index].running = Some((client, role));
+        self.note(format!("client {index} starts on host {host}"));
+        Ok(())
+    }
+
+    fn close_application(&mut self, index: usize) {
+        if let Some((client, role)) = self.take_application(index) {
+            drop(role);
+            client.close();
+        }
+    }
+
+    fn kill_application(&mut self, index: usize) {
+        if let Some((client, mut role)) = self.take_application(index) {
+            if let Role::Publisher(publisher) = &mut role
+                && publisher.claim_and_vanish()
+            {
+                *self.faults.entry("claim left open").or_default() += 1;
+            }
+            self.dead.push((client, role));
+        }
+    }
+
+    fn take_application(&mut self, index: usize) -> Option<(Client, Role)> {
+        let start_at = self.now().plus_nanos(REPLACED_AFTER_NS);
+        let application = &mut self.applications[index];
+        application.start_at = start_at;
+        application.stalled_until = None;
+        let running = application.running.take()?;
+        match &running.1 {
+            Role::Publisher(publisher) => self.checkers.on_publisher_gone(publisher.id()),
+            Role::Subscriber(subscriber) => self.checkers.on_subscriber_gone(subscriber.id()),
+        }
+        Some(running)
+    }
+
+    fn note(&mut self, text: String) {
+        if self.events.len() == EVENTS_KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back((self.clock.nanos(), text));
+    }
+}
+
+fn new_host(index: usize) -> Host {
+    Host {
+        clock: Arc::new(VirtualClock::new(START, START_EPOCH_MS)),
+        directory: Arc::new(MemDirectory::new(format!("host-{index}"))),
+        driver: None,
+        start_at: None,
+        stalled_until: Vec::new(),
+        starts: 0,
+    }
+}
+
+fn applications(plan: &Plan) -> Vec<Application> {
+    let application = |host: usize, stream: usize, plan: RolePlan| Application {
+        host,
+        stream: stream as u32,
+        plan,
+        running: None,
+        start_at: START,
+        stalled_until: None,
+    };
+    let mut all = Vec::new();
+    for (stream, of) in plan.streams.iter().enumerate() {
+        for (host, plan) in &of.publishers {
+            all.push(application(*host, stream, RolePlan::Publisher(plan.clone())));
+        }
+        for (host, plan) in &of.subscribers {
+            all.push(application(*host, stream, RolePlan::Subscriber(plan.clone())));
+        }
+    }
+    all
+}
