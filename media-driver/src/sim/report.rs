@@ -148,12 +148,15 @@ mod tests {
         summary.add(&report);
         summary.add(&Report {
             simulated_ns: 3_000_000_000,
-            faults: BTreeMap::from([("lost", 3), ("late", 0)]),
+            faults: BTreeMap::from([("datagram lost", 3), ("driver killed", 0)]),
             ..Report::default()
         });
         let text = summary.render(1_000_000_000);
         assert!(text.contains("2 worlds, 1 failed"), "{text}");
         assert!(text.contains("(180 s a minute)"), "{text}");
-        assert!(text.contains("lost") && !text.contains("late"), "{text}");
+        assert!(
+            text.contains("datagram lost") && !text.contains("driver killed"),
+            "{text}"
+        );
     }
 }
