@@ -27,8 +27,15 @@ pub(super) struct Moderation {
     fragments: usize,
     /// Bytes of the log since the reader last caught up.
     bytes: i64,
-    /// Bytes that a rest of half the length brought.
+    /// Rests of this length so far, and the bytes they brought.
+    tried: u32,
+    brought: i64,
+    /// What as many rests of half the length brought.
     half_brought: i64,
+    /// Longer rests would bring no more, or are not wanted.
+    is_settled: bool,
+    /// Pauses of the longest rest for such frames.
+    longest: u32,
     proof: Proof,
     /// Proofs in a row that failed.
     refutations: u32,
@@ -65,6 +72,8 @@ impl Moderation {
     const WORTH: i64 = 64 << 10;
     /// Pauses of the rest that has to prove its worth: dense streams of publishers on the host have shorter gaps.
     pub(super) const PROBE: u32 = 64;
+    /// From half of that on, so many rests of one length are compared with as many of half the length.
+    const TRIES: u32 = 4;
     /// Rests after which a proof is due again.
     const BELIEVED: u32 = 1 << 12;
     /// How often the reader catches up without a rest after a proof failed: the first time, doubled with each further
@@ -81,7 +90,11 @@ impl Moderation {
             is_due: false,
             fragments: 0,
             bytes: 0,
+            tried: 0,
+            brought: 0,
             half_brought: 0,
+            is_settled: false,
+            longest: Self::LONGEST,
             proof: Proof::Open,
             refutations: 0,
         }
@@ -127,6 +140,8 @@ impl Moderation {
     pub(super) fn after_probe(&mut self, found: bool) {
         if found {
             self.proof = Proof::Given(Self::BELIEVED);
+            self.lengthen();
+            self.is_due = true;
         } else {
             self.refute();
         }
@@ -137,7 +152,7 @@ impl Moderation {
         let length = Self::REFUTED_FIRST << self.refutations.min(6);
         self.proof = Proof::Refuted(length.min(Self::REFUTED_LONGEST));
         self.refutations = self.refutations.saturating_add(1);
-        self.pauses = 0;
+        self.begin_anew();
     }
 
     #[inline(always)]
@@ -156,10 +171,17 @@ impl Moderation {
     /// The stream is not dense, or no longer: if it is again, rests begin anew.
     #[inline(always)]
     fn stop(&mut self) {
-        self.pauses = 0;
+        self.begin_anew();
         if !matches!(self.proof, Proof::Refuted(_)) {
             self.proof = Proof::Open;
         }
+    }
+
+    #[inline(always)]
+    fn begin_anew(&mut self) {
+        self.pauses = 0;
+        (self.tried, self.brought) = (0, 0);
+        self.is_settled = false;
     }
 
     /// In a dense stream: whether a probe is due.
@@ -173,12 +195,12 @@ impl Moderation {
             }
             Proof::Given(0) => {
                 self.proof = Proof::Open;
-                self.pauses = self.pauses.min(Self::FIRST);
+                self.begin_anew();
             }
             Proof::Given(left) => self.proof = Proof::Given(left - 1),
             Proof::Open => {}
         }
-        let longest = if self.bytes > Self::LONG * self.fragments as i64 {
+        self.longest = if self.bytes > Self::LONG * self.fragments as i64 {
             Self::LONGEST_OF_LONG
         } else {
             Self::LONGEST
@@ -187,30 +209,50 @@ impl Moderation {
             if self.bytes > 2 * self.worth {
                 self.pauses /= 2;
             }
-        } else if self.proof == Proof::Open && self.pauses >= Self::PROBE {
-            if self.brought_more() {
-                return true;
-            }
-            self.refute();
-            return false;
-        } else if self.pauses >= longest {
-            self.pauses = longest;
-            self.refutations = 0;
-        } else if self.pauses > Self::PROBE && !self.brought_more() {
-            self.refute();
-            return false;
-        } else {
-            self.half_brought = self.bytes;
+        } else if self.pauses < Self::PROBE / 2 {
             self.pauses = (self.pauses * 2).max(Self::FIRST);
+        } else if !self.is_settled {
+            return self.try_length();
         }
         self.is_due = true;
         false
     }
 
-    /// Whether the last rest brought clearly more than one of half the length.
-    #[inline(always)]
-    fn brought_more(&self) -> bool {
-        self.bytes >= self.half_brought + self.half_brought / 4
+    /// One more rest of this length is over: whether a probe is due.
+    fn try_length(&mut self) -> bool {
+        self.tried += 1;
+        self.brought += self.bytes;
+        self.is_due = true;
+        if self.tried < Self::TRIES {
+            return false;
+        }
+        let brought_more = self.brought >= self.half_brought + self.half_brought / 4;
+        if self.pauses < Self::PROBE || (self.proof != Proof::Open && brought_more) {
+            self.lengthen();
+        } else if brought_more {
+            self.is_due = false;
+            return true;
+        } else if self.proof == Proof::Open {
+            self.is_due = false;
+            self.refute();
+        } else {
+            self.pauses /= 2;
+            self.is_settled = true;
+        }
+        false
+    }
+
+    /// Twice as long from now on, unless that is too long.
+    fn lengthen(&mut self) {
+        self.half_brought = self.brought;
+        (self.tried, self.brought) = (0, 0);
+        if self.pauses < self.longest {
+            self.pauses *= 2;
+        } else {
+            self.pauses = self.longest;
+            self.is_settled = true;
+            self.refutations = 0;
+        }
     }
 }
 
@@ -256,9 +298,11 @@ mod tests {
 
     #[test]
     fn rests_grow_while_the_stream_flows_up_to_the_longest() {
-        let rests = flow(&mut short_frames(), 12, 64, 32);
-        // The seventh was made at the end of the poll before.
-        assert_eq!(rests, [0, 4, 8, 16, 32, 64, 0, 128, 256, 512, 512, 512]);
+        let mut rests = flow(&mut short_frames(), 30, 64, 32);
+        assert_eq!(rests[..12], [0, 4, 8, 16, 32, 32, 32, 32, 64, 64, 64, 64]);
+        // A proof was asked for.
+        rests.dedup();
+        assert_eq!(rests, [0, 4, 8, 16, 32, 64, 128, 256, 512]);
     }
 
     #[test]
@@ -276,7 +320,8 @@ mod tests {
         let mut polls = 0;
         let mut ends = Vec::new();
         for _ in 0..10 {
-            assert_eq!(flow(&mut moderation, 5, 64, 0), [4, 8, 16, 32, 64]);
+            let rests = flow(&mut moderation, 11, 64, 0);
+            assert_eq!(rests, [4, 8, 16, 32, 32, 32, 32, 64, 64, 64, 64]);
             polls = 0;
             while moderation.proof != Proof::Open {
                 polls += 1;
@@ -294,14 +339,30 @@ mod tests {
         // The next rest finds what the last one did, at once: all that may be under way.
         let mut moderation = short_frames();
         let mut found = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..30 {
             found.push(moderation.take_rest());
             if moderation.after(8, 512, true) {
                 moderation.after_probe(true);
             }
         }
-        assert_eq!(found[..7], [0, 4, 8, 16, 32, 64, 0]);
-        assert_eq!(found[7..], [0; 13]);
+        assert_eq!(found[11], 64);
+        assert_eq!(found[12..], [0; 18]);
+    }
+
+    #[test]
+    fn a_rest_that_brings_no_more_than_half_of_it_grows_no_further() {
+        let mut moderation = short_frames();
+        let mut rests = Vec::new();
+        for _ in 0..100 {
+            let rest = moderation.take_rest();
+            rests.push(rest);
+            let fragments = 3 + rest.min(128) as usize;
+            if moderation.after(fragments, fragments as i64 * 64, true) {
+                moderation.after_probe(true);
+            }
+        }
+        assert!(rests.contains(&256));
+        assert_eq!(rests.last(), Some(&128));
     }
 
     #[test]
@@ -317,16 +378,17 @@ mod tests {
     #[test]
     fn a_gap_does_not_make_rests_worth_it_that_were_in_vain() {
         let mut moderation = short_frames();
-        flow(&mut moderation, 6, 64, 0);
+        flow(&mut moderation, 12, 64, 0);
         assert_eq!(rests(&mut moderation, &[0, 0, 0, 3, 3, 3]), [0; 6]);
     }
 
     #[test]
     fn rests_that_were_worth_it_prove_it_anew_after_a_gap() {
         let mut moderation = short_frames();
-        flow(&mut moderation, 8, 64, 32);
-        assert_eq!(rests(&mut moderation, &[0, 0, 0, 3, 3, 3]), [256, 0, 0, 0, 0, 4]);
-        assert_eq!(flow(&mut moderation, 6, 64, 0), [8, 16, 32, 64, 0, 0]);
+        flow(&mut moderation, 14, 64, 32);
+        assert_eq!(rests(&mut moderation, &[0, 0, 0, 3, 3, 3]), [128, 0, 0, 0, 0, 4]);
+        let rests = flow(&mut moderation, 12, 64, 0);
+        assert_eq!(rests, [8, 16, 32, 32, 32, 32, 64, 64, 64, 64, 0, 0]);
     }
 
     #[test]
@@ -340,8 +402,9 @@ mod tests {
 
     #[test]
     fn long_frames_are_waited_for_less() {
-        let rests = flow(&mut short_frames(), 9, 1088, 128);
-        assert_eq!(rests, [0, 4, 8, 16, 32, 64, 0, 64, 64]);
+        let mut rests = flow(&mut short_frames(), 100, 1088, 128);
+        rests.dedup();
+        assert_eq!(rests, [0, 4, 8, 16, 32, 64]);
     }
 
     #[test]
