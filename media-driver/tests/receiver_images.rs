@@ -867,6 +867,9 @@ fn a_long_stream_finds_clean_memory_in_every_term() {
         } else {
             frame(position, &[7; 1376])
         };
+        let (partition, offset) = (SHAPE.partition(position), SHAPE.offset(position));
+        let slot = image.log.term(partition).slot(offset as usize);
+        assert_eq!(slot.load_acquire(HeaderWord::Length), 0, "dirty at {position}");
         assert_eq!(image.data(&datagram), DataOutcome::Accepted, "at {position}");
         image.track();
         position = image.high_water_mark.get_relaxed();
