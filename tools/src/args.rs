@@ -57,6 +57,9 @@ pub(crate) enum Command {
     Terminate(TerminateArgs),
     /// Show the effective driver settings and where each comes from
     Config(ConfigArgs),
+    /// Run simulated worlds of drivers and clients, with faults, from seeds
+    #[cfg(feature = "sim")]
+    Sim(SimArgs),
 }
 
 /// Which driver a command looks at.
@@ -446,6 +449,62 @@ pub(crate) struct ConfigArgs {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `fulmar sim`
+#[cfg(feature = "sim")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Scenarios: swarm, two-hosts, lossy, partition, restart, killed-mid-claim.\n\
+                        The same seed always makes the same world. A world that breaks a rule ends the command with status 1\n\
+                        and a line that shows it again."
+)]
+pub(crate) struct SimArgs {
+    /// Run the world of this seed (0x for hexadecimal digits)
+    #[arg(long, value_name = "N", value_parser = parse_seed, conflicts_with = "seeds")]
+    pub(crate) seed: Option<u64>,
+
+    /// Run the worlds of these seeds, without the last one [default: from 0 on]
+    #[arg(long, value_name = "FROM..TO", value_parser = parse_seeds)]
+    pub(crate) seeds: Option<(u64, u64)>,
+
+    /// Begin no further world after this time (duration) [default: 10s without --seed and --seeds]
+    #[arg(
+        long = "for",
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        default_value_if("seed", clap::builder::ArgPredicate::IsPresent, None),
+        default_value_if("seeds", clap::builder::ArgPredicate::IsPresent, None),
+        default_value = "10s",
+        hide_default_value = true
+    )]
+    pub(crate) limit: Option<Duration>,
+
+    /// What the worlds are like
+    #[arg(long, value_name = "NAME", default_value = "swarm")]
+    pub(crate) scenario: String,
+}
+
+#[cfg(feature = "sim")]
+fn parse_seed(text: &str) -> Result<u64, String> {
+    let seed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    seed.ok_or_else(|| format!("`{text}` is not a seed: write a whole number, or 0x and hexadecimal digits"))
+}
+
+#[cfg(feature = "sim")]
+fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
+    let (from, to) = text
+        .split_once("..")
+        .ok_or_else(|| format!("`{text}` is not a range of seeds: write FROM..TO"))?;
+    let (from, to) = (parse_seed(from)?, parse_seed(to)?);
+    if from < to {
+        Ok((from, to))
+    } else {
+        Err(format!("there is no seed in {text}"))
+    }
 }
 
 /// No message is longer than this, whatever the term length.

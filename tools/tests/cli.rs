@@ -69,6 +69,29 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn a_simulated_world_is_the_same_each_time_it_is_run() {
+    let text = stdout(&run("sim --help"));
+    assert!(
+        text.contains("Usage: fulmar sim") && text.contains("--scenario"),
+        "{text}"
+    );
+    let line = "sim --seed 0x2a --scenario lossy";
+    let (first, second) = (run(line), run(line));
+    assert_done(&first);
+    let trace = |output: &Output| {
+        let text = stdout(output);
+        text.lines()
+            .find(|line| line.starts_with("trace "))
+            .map(str::to_owned)
+    };
+    assert!(trace(&first).is_some());
+    assert_eq!(trace(&first), trace(&second));
+    for line in ["sim --seeds 5..5", "sim --seed x", "sim --scenario none"] {
+        assert_eq!(run(line).status.code(), Some(2), "{line}");
+    }
+}
+
+#[test]
 fn the_version_names_the_protocols() {
     let output = run("--version");
     assert_done(&output);

@@ -8,6 +8,8 @@ pub(crate) mod loss;
 pub(crate) mod ping;
 pub(crate) mod pong;
 pub(crate) mod publish;
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
 pub(crate) mod stat;
 pub(crate) mod streams;
 pub(crate) mod subscribe;
