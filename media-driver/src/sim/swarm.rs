@@ -409,6 +409,12 @@ fn draw_link(plan: &mut Plan, prng: &mut Prng) {
         bytes_per_second: prng.chance(200_000).then_some(bytes_per_second),
         ..Link::perfect()
     };
+    // A burst outlives an image of a quiet stream, and under max flow control nobody waits for who is behind.
+    let link = &plan.faulty_link;
+    let mut publishers = plan.streams.iter().flat_map(|stream| &stream.publishers);
+    plan.keeps_images = link.burst.is_none()
+        && link.loss_ppm <= 50_000
+        && !publishers.any(|(_, publisher)| publisher.channel.contains("fc=max"));
 }
 
 fn draw_partitions(plan: &mut Plan, prng: &mut Prng) {
