@@ -79,7 +79,9 @@ pub enum LaunchError {
 /// Gets what goes wrong on the driver's threads.
 pub type OnError = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// What a driver takes from its machine beside directory, clock and network.
+/// What a driver takes from its machine beside directory, clock and network. Begin with
+/// [`Surroundings::of_this_machine`] and change what is to be different: later versions may take more.
+#[non_exhaustive]
 pub struct Surroundings {
     /// Of everything that the conductor draws: session ids, initial term ids, delays of feedback.
     pub seed: u64,
@@ -637,7 +639,9 @@ impl MediaDriverInvoker {
     }
 
     /// Ends the driver as a kill ends its process: sockets are closed, and what is in the directory stays as it is,
-    /// without a word to clients or peers.
+    /// without a word to clients or peers. For simulations; whoever ends a driver in order calls
+    /// [`MediaDriverInvoker::close`].
+    #[doc(hidden)]
     pub fn abandon(mut self) {
         self.closed = true;
         self.invoker.abandon();

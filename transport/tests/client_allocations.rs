@@ -6,29 +6,15 @@ mod counting;
 mod scripted;
 
 use counting::allocations;
-use fulmar::{Action, ImageHandlers, Offer};
+use fulmar::{Action, Offer};
 use scripted::start;
 
 #[test]
 fn publishing_and_polling_allocate_nothing_in_steady_state() {
     let (mut driver, client, _) = start();
-    let mut pending = client.async_add_publication("aeron:ipc", 10).unwrap();
-    let (header, _) = driver.next().unwrap();
-    let shared = driver.answer_publication(header.correlation_id, 1, 10, 1 << 40);
-    let publication = pending.poll().unwrap().unwrap();
-    let mut pending = client.async_add_exclusive_publication("aeron:ipc", 10).unwrap();
-    let (header, _) = driver.next().unwrap();
-    let own = driver.answer_publication(header.correlation_id, 2, 10, 1 << 40);
-    let mut exclusive = pending.poll().unwrap().unwrap();
-    let mut pending = client
-        .async_add_subscription("aeron:ipc", 10, ImageHandlers::default())
-        .unwrap();
-    let (header, _) = driver.next().unwrap();
-    driver.answer_subscription(header.correlation_id);
-    let mut subscription = pending.poll().unwrap().unwrap();
-    driver.announce_image(&shared, header.correlation_id, 0);
-    driver.announce_image(&own, header.correlation_id, 0);
-    client.invoke();
+    let (publication, shared) = driver.add_publication(&client, 1, 10, 1 << 40);
+    let (mut exclusive, own) = driver.add_exclusive_publication(&client, 2, 10, 1 << 40);
+    let mut subscription = driver.add_subscription(&client, 10, &[&shared, &own]);
     assert_eq!(subscription.image_count(), 2);
 
     let message = vec![7u8; 3000];

@@ -4,8 +4,8 @@
 
 mod scripted;
 
+use fulmar::Offer;
 use fulmar::time::SystemClock;
-use fulmar::{ImageHandlers, Offer};
 use scripted::start;
 
 /// The shortest of many runs, nanoseconds: what the neighbours on the machine do is in the others.
@@ -21,18 +21,8 @@ fn shortest(runs: usize, mut run: impl FnMut()) -> i64 {
 #[test]
 fn publishing_and_polling_by_turns_is_not_held_up() {
     let (mut driver, client, _) = start();
-    let mut pending = client.async_add_exclusive_publication("aeron:ipc", 10).unwrap();
-    let (header, _) = driver.next().unwrap();
-    let log = driver.answer_publication(header.correlation_id, 1, 10, 1 << 40);
-    let mut publication = pending.poll().unwrap().unwrap();
-    let mut pending = client
-        .async_add_subscription("aeron:ipc", 10, ImageHandlers::default())
-        .unwrap();
-    let (header, _) = driver.next().unwrap();
-    driver.answer_subscription(header.correlation_id);
-    let mut subscription = pending.poll().unwrap().unwrap();
-    driver.announce_image(&log, header.correlation_id, 0);
-    client.invoke();
+    let (mut publication, log) = driver.add_exclusive_publication(&client, 1, 10, 1 << 40);
+    let mut subscription = driver.add_subscription(&client, 10, &[&log]);
 
     let mut turn = |messages: usize| {
         for _ in 0..messages {

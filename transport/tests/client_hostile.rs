@@ -7,8 +7,8 @@ mod scripted;
 
 use std::time::Duration;
 
+use fulmar::Action;
 use fulmar::memory::{AtomicBuffer, Region};
-use fulmar::{Action, ImageHandlers};
 use proptest::prelude::*;
 use scripted::{FakeDriver, ManualClock, connect, run};
 
@@ -72,22 +72,9 @@ proptest! {
         let clock = ManualClock::new();
         let mut driver = FakeDriver::start(&clock);
         let (client, _) = connect(&driver);
-        let mut pending = client.async_add_publication("aeron:ipc", 10).unwrap();
-        let (header, _) = driver.next().unwrap();
-        let shared = driver.answer_publication(header.correlation_id, 1, 10, 1 << 20);
-        let publication = pending.poll().unwrap().unwrap();
-        let mut pending = client.async_add_exclusive_publication("aeron:ipc", 10).unwrap();
-        let (header, _) = driver.next().unwrap();
-        let own = driver.answer_publication(header.correlation_id, 2, 10, 1 << 20);
-        let mut exclusive = pending.poll().unwrap().unwrap();
-        let mut pending = client
-            .async_add_subscription("aeron:ipc", 10, ImageHandlers::default())
-            .unwrap();
-        let (header, _) = driver.next().unwrap();
-        driver.answer_subscription(header.correlation_id);
-        let mut subscription = pending.poll().unwrap().unwrap();
-        driver.announce_image(&shared, header.correlation_id, 0);
-        driver.announce_image(&own, header.correlation_id, 0);
+        let (publication, shared) = driver.add_publication(&client, 1, 10, 1 << 20);
+        let (mut exclusive, own) = driver.add_exclusive_publication(&client, 2, 10, 1 << 20);
+        let mut subscription = driver.add_subscription(&client, 10, &[&shared, &own]);
         driver.create_heartbeat(client.client_id());
         client.invoke();
         let logs = [shared.log.region().clone(), own.log.region().clone()];

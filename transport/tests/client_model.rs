@@ -8,7 +8,7 @@ mod scripted;
 use std::collections::VecDeque;
 
 use fulmar::log::clean;
-use fulmar::{Action, ExclusivePublication, ImageHandlers, Offer, Publication, Subscription};
+use fulmar::{Action, ExclusivePublication, Offer, Publication, Subscription};
 use proptest::prelude::*;
 use scripted::{FakeDriver, FakePublication, ManualClock, TERM_LENGTH, connect};
 
@@ -110,24 +110,13 @@ impl World {
         let mut driver = FakeDriver::start(&clock);
         let (client, _) = connect(&driver);
         let (writer, fake) = if exclusive {
-            let mut pending = client.async_add_exclusive_publication("aeron:ipc", 10).unwrap();
-            let (header, _) = driver.next().unwrap();
-            let fake = driver.answer_publication(header.correlation_id, 1, 10, window());
-            (Writer::Own(pending.poll().unwrap().unwrap()), fake)
+            let (publication, fake) = driver.add_exclusive_publication(&client, 1, 10, window());
+            (Writer::Own(publication), fake)
         } else {
-            let mut pending = client.async_add_publication("aeron:ipc", 10).unwrap();
-            let (header, _) = driver.next().unwrap();
-            let fake = driver.answer_publication(header.correlation_id, 1, 10, window());
-            (Writer::Shared(pending.poll().unwrap().unwrap()), fake)
+            let (publication, fake) = driver.add_publication(&client, 1, 10, window());
+            (Writer::Shared(publication), fake)
         };
-        let mut pending = client
-            .async_add_subscription("aeron:ipc", 10, ImageHandlers::default())
-            .unwrap();
-        let (header, _) = driver.next().unwrap();
-        driver.answer_subscription(header.correlation_id);
-        let mut subscription = pending.poll().unwrap().unwrap();
-        driver.announce_image(&fake, header.correlation_id, 0);
-        client.invoke();
+        let mut subscription = driver.add_subscription(&client, 10, &[&fake]);
         assert_eq!(subscription.images().len(), 1);
         World {
             writer,

@@ -298,6 +298,30 @@ fn finish(mut sum: u64) -> u16 {
     !(sum as u16)
 }
 
+/// A file in memory that whoever made it can read while something else writes to it.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct SharedFile(Arc<Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl SharedFile {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[cfg(test)]
+impl Write for SharedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use fulmar::log::Payload;
@@ -306,19 +330,6 @@ mod tests {
     use super::super::conformance::{self, collect, pair};
     use super::super::system::SystemNetwork;
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn word(bytes: &[u8], at: usize) -> u32 {
         u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
@@ -343,7 +354,7 @@ mod tests {
     }
 
     fn captured(ip: IpAddr) -> (Vec<Vec<u8>>, u16, u16) {
-        let file = Shared::default();
+        let file = SharedFile::default();
         let network = CaptureNetwork::write_to(Arc::new(SystemNetwork), Box::new(file.clone())).unwrap();
         let (mut sender, mut receiver) = pair(&network, ip);
         let to = Some(receiver.local_address());
@@ -351,7 +362,7 @@ mod tests {
         let run = SendEntry::run(Payload::from_slice(&bytes), 100, to);
         assert_eq!(sender.send(&SendBatch::of(run)).datagrams, 3);
         collect(&mut *receiver, &mut ReceiveBatch::new(4), 3);
-        let packets = packets(&file.0.lock().unwrap());
+        let packets = packets(&file.bytes());
         let ports = (sender.local_address().port(), receiver.local_address().port());
         (packets, ports.0, ports.1)
     }

@@ -89,12 +89,18 @@ struct Run {
     position: i64,
 }
 
-/// A counter that only grows, of one run of one driver.
+/// A counter that only grows, of one run of one driver. Records are used again, and one subscription has a position in
+/// each of its images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Growing {
-    driver: u64,
-    counter: i32,
-    registration: i64,
+pub struct Growing {
+    /// The run of the driver.
+    pub driver: u64,
+    /// The record.
+    pub counter: i32,
+    /// Whose it is.
+    pub registration: i64,
+    /// Of what.
+    pub reference: i64,
 }
 
 /// All the checks of one world.
@@ -375,9 +381,7 @@ impl Checkers {
     /// If one did.
     pub fn on_counter(
         &mut self,
-        driver: u64,
-        counter: i32,
-        registration: i64,
+        counter: Growing,
         kind: i32,
         value: i64,
         now: NanoTime,
@@ -385,17 +389,11 @@ impl Checkers {
         if !only_grows(kind) || (self.sender_limits_fall && kind == type_id::SENDER_LIMIT) {
             return Ok(());
         }
-        let key = Growing {
-            driver,
-            counter,
-            registration,
-        };
-        match self.seen.insert(key, value) {
+        match self.seen.insert(counter, value) {
             Some(before) if value < before => Err(Violation::new(
                 "positions and limits never go back",
                 format!(
-                    "counter {counter} (type {kind}, registration {registration}) of driver {driver} went from {before} to \
-                     {value} by {} ns",
+                    "{counter:?} of type {kind} went from {before} to {value} by {} ns",
                     now.0
                 ),
             )),
@@ -533,15 +531,31 @@ mod tests {
     fn positions_that_go_back_are_found() {
         let mut checkers = checkers();
         let rule = |result: Result<(), Violation>| result.map_err(|violation| violation.rule);
-        let mut look = |driver, value| {
-            let kind = type_id::SENDER_LIMIT;
-            rule(checkers.on_counter(driver, 70, 5, kind, value, NanoTime(0)))
+        let counter = Growing {
+            driver: 1,
+            counter: 70,
+            registration: 5,
+            reference: 6,
         };
-        assert_eq!(look(1, 640), Ok(()));
-        assert_eq!(look(2, 64), Ok(()));
-        assert_eq!(look(1, 639), Err("positions and limits never go back"));
+        let mut look = |counter, value| {
+            let kind = type_id::SENDER_LIMIT;
+            rule(checkers.on_counter(counter, kind, value, NanoTime(0)))
+        };
+        assert_eq!(look(counter, 640), Ok(()));
+        assert_eq!(look(Growing { driver: 2, ..counter }, 64), Ok(()));
+        assert_eq!(
+            look(
+                Growing {
+                    reference: 7,
+                    ..counter
+                },
+                64
+            ),
+            Ok(())
+        );
+        assert_eq!(look(counter, 639), Err("positions and limits never go back"));
         checkers.let_sender_limits_fall();
-        let later = checkers.on_counter(1, 70, 5, type_id::SENDER_LIMIT, 600, NanoTime(0));
+        let later = checkers.on_counter(counter, type_id::SENDER_LIMIT, 600, NanoTime(0));
         assert_eq!(later, Ok(()));
         assert_eq!(
             rule(checkers.on_offered(0, SESSION, 640, 16, 1376)),

@@ -2,6 +2,8 @@
 //! are off in most worlds, so that each is also seen alone and against others that are strong.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use super::network::{Burst, Link};
 use super::prng::Prng;
 use super::report::Report;
@@ -444,28 +446,30 @@ fn draw_partitions(plan: &mut Plan, prng: &mut Prng) {
 }
 
 fn draw_stalls(plan: &mut Plan, prng: &mut Prng) {
-    let clients: usize = plan
-        .streams
-        .iter()
-        .map(|stream| stream.publishers.len() + stream.subscribers.len())
-        .sum();
     if prng.chance(700_000) {
         return;
     }
+    // Everybody is stalled once at most: several stalls in a row would outlast a liveness timeout.
+    let mut stalled = BTreeSet::new();
     for _ in 0..prng.between(1, 4) {
         let at = prng.between(0, plan.faults_ns);
         let for_ns = prng.between(MILLISECOND, 3 * SECOND);
         let host = prng.below(plan.hosts as u64) as usize;
         let event = match prng.below(3) {
-            0 => Event::StallAgent {
-                host,
-                agent: prng.below(4) as usize,
-                for_ns,
-            },
-            1 => Event::StallClient {
-                client: prng.below(clients as u64) as usize,
-                for_ns,
-            },
+            0 => {
+                let agent = prng.below(4) as usize;
+                if !stalled.insert((host, agent)) {
+                    continue;
+                }
+                Event::StallAgent { host, agent, for_ns }
+            }
+            1 => {
+                let client = prng.below(plan.client_count() as u64) as usize;
+                if !stalled.insert((usize::MAX, client)) {
+                    continue;
+                }
+                Event::StallClient { client, for_ns }
+            }
             _ => Event::StepWallClock {
                 host,
                 ms: prng.between(-3_600_000, 3_600_000),
@@ -481,14 +485,9 @@ fn draw_ends(plan: &mut Plan, prng: &mut Prng) {
     if prng.chance(700_000) {
         return;
     }
-    let clients: usize = plan
-        .streams
-        .iter()
-        .map(|stream| stream.publishers.len() + stream.subscribers.len())
-        .sum();
     for _ in 0..prng.between(1, 3) {
         let at = prng.between(SECOND / 2, plan.faults_ns);
-        let client = prng.below(clients as u64) as usize;
+        let client = prng.below(plan.client_count() as u64) as usize;
         let event = match prng.below(4) {
             0 => Event::CloseClient { client },
             1 => Event::KillClient { client },

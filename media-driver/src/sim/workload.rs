@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 use fulmar::client::{PendingExclusivePublication, PendingPublication, PendingSubscription};
+use fulmar::id::SessionId;
 use fulmar::log::Payload;
 use fulmar::time::NanoTime;
-use fulmar::{Client, ExclusivePublication, Offer, Publication, RegistrationError, Subscription};
+use fulmar::{
+    Claim, Client, CommitError, ExclusivePublication, Offer, Publication, RegistrationError, Subscription,
+};
 
 use super::checkers::{Checkers, Received, Violation};
 use super::prng::Prng;
@@ -83,8 +86,43 @@ pub struct PublisherPlan {
 enum PublicationHandle {
     Coming(PendingPublication),
     ComingExclusive(PendingExclusivePublication),
+    Ready(Box<Writer>),
+}
+
+/// Either kind of publication.
+enum Writer {
     Shared(Publication),
     Exclusive(ExclusivePublication),
+}
+
+impl Writer {
+    fn session_id(&self) -> SessionId {
+        match self {
+            Writer::Shared(publication) => publication.session_id(),
+            Writer::Exclusive(publication) => publication.session_id(),
+        }
+    }
+
+    fn max_payload_length(&self) -> usize {
+        match self {
+            Writer::Shared(publication) => publication.max_payload_length(),
+            Writer::Exclusive(publication) => publication.max_payload_length(),
+        }
+    }
+
+    fn offer(&mut self, message: &[u8]) -> Offer {
+        match self {
+            Writer::Shared(publication) => publication.offer(message),
+            Writer::Exclusive(publication) => publication.offer(message),
+        }
+    }
+
+    fn try_claim(&mut self, length: usize) -> Result<Claim<'_>, Offer> {
+        match self {
+            Writer::Shared(publication) => publication.try_claim(length),
+            Writer::Exclusive(publication) => publication.try_claim(length),
+        }
+    }
 }
 
 /// One publisher at work.
@@ -180,13 +218,11 @@ impl Publisher {
     /// whether there was room.
     pub fn claim_and_vanish(&mut self) -> bool {
         let length = self.plan.lengths.min;
-        let claim = match &mut self.handle {
-            PublicationHandle::Shared(publication) => publication.try_claim(length),
-            PublicationHandle::Exclusive(publication) => publication.try_claim(length),
-            _ => return false,
+        let PublicationHandle::Ready(writer) = &mut self.handle else {
+            return false;
         };
         // Neither committed nor aborted.
-        claim.map(core::mem::forget).is_ok()
+        writer.try_claim(length).map(core::mem::forget).is_ok()
     }
 
     fn await_handle(&mut self) -> Result<(), Violation> {
@@ -194,43 +230,39 @@ impl Publisher {
         match &mut self.handle {
             PublicationHandle::Coming(pending) => {
                 if let Some(publication) = pending.poll() {
-                    self.handle = PublicationHandle::Shared(publication.map_err(refused)?);
+                    self.handle =
+                        PublicationHandle::Ready(Box::new(Writer::Shared(publication.map_err(refused)?)));
                 }
             }
             PublicationHandle::ComingExclusive(pending) => {
                 if let Some(publication) = pending.poll() {
-                    self.handle = PublicationHandle::Exclusive(publication.map_err(refused)?);
+                    self.handle =
+                        PublicationHandle::Ready(Box::new(Writer::Exclusive(publication.map_err(refused)?)));
                 }
             }
-            PublicationHandle::Shared(_) | PublicationHandle::Exclusive(_) => {}
+            PublicationHandle::Ready(_) => {}
         }
         Ok(())
     }
 
     /// Offers the next message; `false` if it was not taken.
     fn offer_next(&mut self, claims: bool, checkers: &mut Checkers) -> Result<bool, Violation> {
+        let PublicationHandle::Ready(writer) = &mut self.handle else {
+            return Ok(false);
+        };
         compose(self.id, self.next_number, self.plan.lengths, &mut self.message);
-        let message = &self.message[..];
-        let (outcome, session_id, payload_max) = match &mut self.handle {
-            PublicationHandle::Coming(_) | PublicationHandle::ComingExclusive(_) => return Ok(false),
-            PublicationHandle::Shared(publication) => {
-                let payload_max = publication.max_payload_length();
-                let outcome = if claims && message.len() <= payload_max {
-                    commit(publication.try_claim(message.len()), message)
-                } else {
-                    publication.offer(message)
-                };
-                (outcome, publication.session_id(), payload_max)
-            }
-            PublicationHandle::Exclusive(publication) => {
-                let payload_max = publication.max_payload_length();
-                let outcome = if claims && message.len() <= payload_max {
-                    commit(publication.try_claim(message.len()), message)
-                } else {
-                    publication.offer(message)
-                };
-                (outcome, publication.session_id(), payload_max)
-            }
+        let (session_id, payload_max) = (writer.session_id(), writer.max_payload_length());
+        let outcome = if claims && self.message.len() <= payload_max {
+            commit(writer.try_claim(self.message.len()), &self.message).map_err(|error| {
+                // Nobody else had a turn between claim and commit.
+                let what = format!(
+                    "publisher {} can not commit what it just claimed: {error}",
+                    self.id
+                );
+                Violation::new("a claim is whose claimed it", what)
+            })?
+        } else {
+            writer.offer(&self.message)
         };
         match outcome {
             Offer::Position(position) => {
@@ -252,14 +284,14 @@ impl Publisher {
     }
 }
 
-/// Fills and commits a claim. That the driver took it away in the meantime is as if there had been no room.
-fn commit(claim: Result<fulmar::Claim<'_>, Offer>, message: &[u8]) -> Offer {
+/// Fills and commits a claim.
+fn commit(claim: Result<Claim<'_>, Offer>, message: &[u8]) -> Result<Offer, CommitError> {
     match claim {
         Ok(mut claim) => {
             claim.copy_from_slice(message);
-            claim.commit().map_or(Offer::BackPressured, Offer::Position)
+            claim.commit().map(Offer::Position)
         }
-        Err(refused) => refused,
+        Err(refused) => Ok(refused),
     }
 }
 

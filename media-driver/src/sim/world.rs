@@ -17,7 +17,7 @@ use fulmar::directory::{Directory, MemDirectory};
 use fulmar::time::{Clock, NanoTime};
 use fulmar::{Client, ClientSettings};
 
-use super::checkers::{Checkers, Violation};
+use super::checkers::{Checkers, Growing, Violation};
 use super::clock::VirtualClock;
 use super::network::{Link, SimNetwork};
 use super::prng::Prng;
@@ -78,6 +78,15 @@ pub struct Plan {
     pub drain_ns: i64,
     /// How long drivers may take to clean up, nanoseconds.
     pub closing_ns: i64,
+}
+
+impl Plan {
+    /// How many clients there are: one of each publisher and of each subscriber.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        let of = |stream: &StreamPlan| stream.publishers.len() + stream.subscribers.len();
+        self.streams.iter().map(of).sum()
+    }
 }
 
 /// A stream: who publishes and who subscribes, and on which hosts. Each of them is an application with a client.
@@ -281,7 +290,12 @@ impl World {
             let address = host_address(host);
             world.network.set_link(address, address, Link::perfect());
             world.start_driver(host)?;
+            let agents = world.hosts[host].stalled_until.len();
+            let agents = (0..agents).map(|agent| Actor::Agent { host, agent });
+            world.actors.extend(agents);
         }
+        let applications = (0..world.applications.len()).map(Actor::Application);
+        world.actors.extend(applications);
         Ok(world)
     }
 
@@ -554,10 +568,13 @@ impl World {
             let mut found = Ok(());
             counters.for_each_value(|id, kind, value| {
                 if found.is_ok() && kind != type_id::SYSTEM {
-                    let registration = counters.registration_id(id).unwrap_or(0);
-                    found = self
-                        .checkers
-                        .on_counter(driver.id, id.0, registration, kind, value, now);
+                    let counter = Growing {
+                        driver: driver.id,
+                        counter: id.0,
+                        registration: counters.registration_id(id).unwrap_or(0),
+                        reference: counters.reference_id(id).unwrap_or(0),
+                    };
+                    found = self.checkers.on_counter(counter, kind, value, now);
                 }
             });
             found?;
@@ -760,8 +777,6 @@ impl World {
         let agents = invoker.agent_count();
         if host.stalled_until.is_empty() {
             host.stalled_until = vec![None; agents];
-            self.actors
-                .extend((0..agents).map(|agent| Actor::Agent { host: index, agent }));
         }
         host.starts += 1;
         host.start_at = None;
@@ -771,15 +786,6 @@ impl World {
             id: index as u64 * 1_000_000 + host.starts,
         });
         self.note(format!("the driver of host {index} starts"));
-        if self
-            .actors
-            .iter()
-            .all(|actor| matches!(actor, Actor::Agent { .. }))
-            && index + 1 == self.hosts.len()
-        {
-            self.actors
-                .extend((0..self.applications.len()).map(Actor::Application));
-        }
         Ok(())
     }
 

@@ -153,6 +153,18 @@ impl<B: AtomicBuffer> CountersReader<B> {
         Some(self.registration_id_at(self.sections.record(id)?))
     }
 
+    /// Reference id of a record, live or not: of which publication or image it is a position, say. `None` if the id is
+    /// out of range.
+    #[must_use]
+    pub fn reference_id(&self, id: CounterId) -> Option<i64> {
+        let place = self.sections.record(id)?;
+        Some(
+            self.sections
+                .values
+                .load_relaxed_i64(place.value + REFERENCE_ID_OFFSET),
+        )
+    }
+
     /// Owner of a record, live or not; `None` if the id is out of range.
     #[must_use]
     pub fn owner_id(&self, id: CounterId) -> Option<i64> {

@@ -22,10 +22,14 @@ use fulmar::memory::View;
 use fulmar::ring::{BroadcastTransmitter, ReadAction};
 use fulmar::sync::{AtomicI64, Ordering};
 use fulmar::time::{Clock, EpochMs, NanoTime, Now};
-use fulmar::{Client, ClientError, ClientEvent, ClientSettings};
+use fulmar::{
+    Client, ClientError, ClientEvent, ClientSettings, ExclusivePublication, ImageHandlers, Publication,
+    Subscription,
+};
 
 pub const TERM_LENGTH: i32 = 65536;
 pub const DIRECTORY: &str = "/memory/aeron";
+pub const IPC: &str = "aeron:ipc";
 
 /// A clock that stands still until it is moved.
 pub struct ManualClock {
@@ -243,6 +247,54 @@ impl<D: Directory + Clone + 'static> FakeDriver<D> {
             session,
             stream,
         }
+    }
+
+    /// A publication of `stream` on [`IPC`], asked for by the client and answered at once.
+    pub fn add_publication(
+        &mut self,
+        client: &Client,
+        session: i32,
+        stream: i32,
+        limit: i64,
+    ) -> (Publication, FakePublication) {
+        let mut pending = client.async_add_publication(IPC, stream).unwrap();
+        let id = self.expect(&Said::AddPublication(IPC.into(), stream));
+        let fake = self.answer_publication(id, session, stream, limit);
+        (pending.poll().unwrap().unwrap(), fake)
+    }
+
+    /// The same with a log of its own.
+    pub fn add_exclusive_publication(
+        &mut self,
+        client: &Client,
+        session: i32,
+        stream: i32,
+        limit: i64,
+    ) -> (ExclusivePublication, FakePublication) {
+        let mut pending = client.async_add_exclusive_publication(IPC, stream).unwrap();
+        let id = self.expect(&Said::AddExclusivePublication(IPC.into(), stream));
+        let fake = self.answer_publication(id, session, stream, limit);
+        (pending.poll().unwrap().unwrap(), fake)
+    }
+
+    /// A subscription of `stream` on [`IPC`] with images of these publications, which it joins at their beginning.
+    pub fn add_subscription(
+        &mut self,
+        client: &Client,
+        stream: i32,
+        publications: &[&FakePublication],
+    ) -> Subscription {
+        let mut pending = client
+            .async_add_subscription(IPC, stream, ImageHandlers::default())
+            .unwrap();
+        let id = self.expect(&Said::AddSubscription(IPC.into(), stream));
+        self.answer_subscription(id);
+        let subscription = pending.poll().unwrap().unwrap();
+        for publication in publications {
+            self.announce_image(publication, id, 0);
+        }
+        client.invoke();
+        subscription
     }
 
     pub fn answer_subscription(&mut self, id: CorrelationId) {

@@ -7,6 +7,7 @@ use fulmar::log::Payload;
 use fulmar::time::{Clock, NanoTime, SystemClock};
 
 use super::*;
+use crate::io::capture::SharedFile;
 use crate::io::conformance;
 use crate::io::{
     Interface, IoError, Join, Network, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendEntry,
@@ -947,20 +948,6 @@ fn the_trace_tells_bytes_addresses_and_times() {
     assert_ne!(first, trace(b"0123456789", 5, 1));
 }
 
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn captures_show_what_was_sent_or_delivered_in_virtual_time() {
     for (point, expected) in [(CapturePoint::Sent, 1), (CapturePoint::Delivered, 2)] {
@@ -969,11 +956,11 @@ fn captures_show_what_was_sent_or_delivered_in_virtual_time() {
             link.duplicate_ppm = 1_000_000;
         });
         let mut pair = Pair::new(1, link);
-        let file = Shared::default();
+        let file = SharedFile::default();
         pair.network.capture(Box::new(file.clone()), point).unwrap();
         pair.send(b"captured");
         run(&pair.network, &pair.clock);
-        let file = file.0.lock().unwrap();
+        let file = file.bytes();
         let packet = 16 + 28 + 8;
         assert_eq!(file.len(), 24 + expected * packet, "{point:?}");
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
