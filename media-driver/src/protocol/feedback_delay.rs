@@ -2,6 +2,9 @@
 //!
 //! One receiver asks at once. Many receivers of one group wait a random time, drawn so that the first of them is
 //! likely to be alone: its request brings the data for all, and the others need not ask.
+//!
+//! The logarithms are those of `libm`, which are the same on every machine; those of the standard library are the
+//! system's.
 #![forbid(unsafe_code)]
 
 /// The delays of one image.
@@ -78,7 +81,7 @@ pub struct GroupDelay {
 impl GroupDelay {
     fn new(group_size: i32, max_backoff_ns: i64, rng: fastrand::Rng) -> Self {
         Self {
-            lambda: f64::from(group_size.max(1)).ln() + 1.0,
+            lambda: libm::log(f64::from(group_size.max(1))) + 1.0,
             max_backoff_ns: max_backoff_ns.max(1) as f64,
             rng,
         }
@@ -92,7 +95,7 @@ impl GroupDelay {
     /// The delay for a uniform number from 0 to 1, ns: from 0 to the maximum. It is the formula of the specification
     /// with the products that cancel out taken away.
     fn delay(&self, uniform: f64) -> i64 {
-        let delay = (uniform * self.lambda.exp_m1()).ln_1p() / self.lambda;
+        let delay = libm::log1p(uniform * libm::expm1(self.lambda)) / self.lambda;
         (delay * self.max_backoff_ns) as i64
     }
 }
@@ -119,6 +122,38 @@ mod tests {
         assert_eq!((tenths(0.1), tenths(0.5), tenths(0.9)), (39, 80, 97));
         assert_eq!(delay.delay(0.0), 0);
         assert_eq!(delay.delay(1.0), 10_000_000);
+    }
+
+    /// A seed of the simulator is to mean the same world everywhere, so the last bit counts.
+    #[test]
+    fn the_logarithms_are_the_same_to_the_last_bit_everywhere() {
+        let lambda = |group_size| {
+            GroupDelay::new(group_size, 1, fastrand::Rng::with_seed(1))
+                .lambda
+                .to_bits()
+        };
+        assert_eq!(
+            [lambda(2), lambda(10), lambda(1000)],
+            [
+                0x3FFB_1721_7F7D_1CF8,
+                0x400A_6BB1_BBB5_5516,
+                0x401F_A18A_998F_FFA0
+            ]
+        );
+        let bits = |value: f64| value.to_bits();
+        assert_eq!(
+            [bits(libm::expm1(1.7)), bits(libm::expm1(3.3))],
+            [0x4011_E552_770D_F8A6, 0x403A_1CD5_E780_7B7B]
+        );
+        assert_eq!(
+            [bits(libm::log1p(0.1)), bits(libm::log1p(5.5))],
+            [0x3FB8_663F_793C_46C7, 0x3FFD_F2E6_D6E5_FBAA]
+        );
+        let delay = GroupDelay::new(10, 1 << 53, fastrand::Rng::with_seed(1));
+        assert_eq!(
+            [delay.delay(0.1), delay.delay(0.7)],
+            [3_507_328_783_824_326, 8_077_097_472_486_260]
+        );
     }
 
     #[test]

@@ -131,7 +131,8 @@ impl Cubic {
 
     fn grow(&mut self, now: NanoTime) {
         let since_loss = now.since(self.last_loss).max(0) as f64 / NANOS_PER_SECOND;
-        let cubic = (C * (since_loss - self.k).powi(3)) as i32;
+        let from_k = since_loss - self.k;
+        let cubic = (C * (from_k * from_k * from_k)) as i32;
         let mut cwnd = self.w_max.saturating_add(cubic);
         if self.settings.tcp_mode && cwnd < self.w_max {
             let rtt = self.rtt_ns as f64 / NANOS_PER_SECOND;
@@ -142,9 +143,9 @@ impl Cubic {
     }
 }
 
-/// Time until the function is back at `w_max`, seconds.
+/// Time until the function is back at `w_max`, seconds. The root is that of `libm`: the same on every machine.
 fn k_of(w_max: i32) -> f64 {
-    (f64::from(w_max) * B / C).cbrt()
+    libm::cbrt(f64::from(w_max) * B / C)
 }
 
 #[cfg(test)]
@@ -207,6 +208,20 @@ mod tests {
         assert_eq!(cubic.on_rebuild(seconds(3.42), QUIET).length, 80 * MTU);
         assert_eq!(cubic.on_rebuild(seconds(6.0), QUIET).length, 86 * MTU);
         assert_eq!(cubic.on_rebuild(seconds(60.0), QUIET).length, 100 * MTU);
+    }
+
+    /// A seed of the simulator is to mean the same world everywhere, so the last bit counts.
+    #[test]
+    fn the_root_is_the_same_to_the_last_bit_everywhere() {
+        assert_eq!(
+            [1, 10, 93, 1000].map(|w_max| k_of(w_max).to_bits()),
+            [
+                0x3FE9_65FE_A53D_6E3D,
+                0x3FFB_5C0F_BCFE_C4D4,
+                0x400C_C492_D38C_E8DA,
+                0x401F_BF7E_4E8C_C9CC
+            ]
+        );
     }
 
     #[test]
