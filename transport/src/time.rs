@@ -79,6 +79,12 @@ pub fn duration_nanos(duration: Duration) -> i64 {
 pub trait Clock: Send + Sync {
     /// Reads both clocks.
     fn now(&self) -> Now;
+
+    /// Whether time passes while a caller waits. Where it does not, as in a simulation, whoever waited for it would wait
+    /// for ever: what is not there at once will not come.
+    fn passes(&self) -> bool {
+        true
+    }
 }
 
 /// The clocks of the operating system.

@@ -1037,6 +1037,64 @@ fn connecting_without_a_driver_ends_with_the_reason() {
     assert!(matches!(result, Err(ClientError::DriverTimeout { .. })));
 }
 
+/// A simulated world must not depend on what the machine says about processes, nor wait for time that does not pass.
+#[test]
+fn in_memory_neither_the_machine_nor_real_time_is_asked() {
+    struct StandingClock(fulmar::time::Now);
+    impl fulmar::time::Clock for StandingClock {
+        fn now(&self) -> fulmar::time::Now {
+            self.0
+        }
+
+        fn passes(&self) -> bool {
+            false
+        }
+    }
+    let clock = ManualClock::new();
+    let standing = |clock: &ManualClock| Arc::new(StandingClock(fulmar::time::Clock::now(clock)));
+    let current = fulmar::agent::ProcessId::current();
+    let gone = fulmar::agent::ProcessId {
+        start_time_ticks: 1,
+        ..current
+    };
+    let unknown = fulmar::agent::ProcessId {
+        namespace: 0,
+        ..current
+    };
+    let mut drivers = [gone, unknown].map(|process| {
+        let driver = FakeDriver::start(&clock);
+        driver.extend_as(process);
+        // The heartbeat says nothing, either.
+        clock.step_wall_clock(3_600_000);
+        let client = Client::connect_with(
+            settings(&Journal::default()),
+            Arc::new(driver.directory.clone()),
+            standing(&clock),
+        )
+        .unwrap();
+        client.invoke();
+        assert_eq!(client.driver_state(), DriverState::Active);
+        driver
+    });
+    let driver = &mut drivers[0];
+    driver.cnc.set_driver_heartbeat(fulmar::time::EpochMs(-1));
+    let result = Client::connect_with(
+        settings(&Journal::default()),
+        Arc::new(driver.directory.clone()),
+        standing(&clock),
+    );
+    assert!(
+        matches!(
+            &result,
+            Err(ClientError::DriverTimeout {
+                waited: Duration::ZERO,
+                ..
+            })
+        ),
+        "{result:?}"
+    );
+}
+
 #[test]
 fn a_client_that_has_let_go_of_everything_is_still_kept_alive() {
     let clock = ManualClock::new();

@@ -99,7 +99,9 @@ impl Client {
         Self::connect_with(settings, directory, Arc::new(SystemClock))
     }
 
-    /// Connects through any directory and clock: in-memory ones for tests and simulation.
+    /// Connects through any directory and clock: in-memory ones for tests and simulation. With a clock that does not
+    /// pass by itself ([`Clock::passes`]) a driver that is not there at once is not waited for, and of the other calls
+    /// only those can be used that do not wait.
     ///
     /// # Errors
     /// As [`Client::connect`].
@@ -707,10 +709,14 @@ fn find_driver(
         match finder.attempt(directory, settings, now) {
             Attempt::Found(link) => return Ok(link),
             Attempt::Hopeless(error) => return Err(error),
-            Attempt::NotYet(reason) if deadline.is_due(now.nanos) => {
+            Attempt::NotYet(reason) if !clock.passes() || deadline.is_due(now.nanos) => {
                 return Err(ClientError::DriverTimeout {
                     dir: settings.dir.clone(),
-                    waited: settings.driver_timeout,
+                    waited: if clock.passes() {
+                        settings.driver_timeout
+                    } else {
+                        core::time::Duration::ZERO
+                    },
                     reason,
                 });
             }

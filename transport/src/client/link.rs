@@ -105,24 +105,21 @@ impl Finder {
             .map_extension()
             .ok()
             .and_then(|region| Extension::open(&region, cnc.start_timestamp()).ok());
-        let watch = match extension
-            .as_ref()
-            .map(|extension| ProcessWatch::open(extension.driver()))
-        {
-            None | Some(Err(WatchError::Unsupported)) => None,
-            Some(Ok(watch)) if watch.is_dead() => return dead(run),
-            Some(Ok(watch)) => Some(watch),
-            Some(Err(WatchError::Gone)) => return dead(run),
+        let watch = if directory.is_of_this_process() {
+            extension.as_ref().map(|_| Watch::This)
+        } else {
+            match extension
+                .as_ref()
+                .map(|extension| ProcessWatch::open(extension.driver()))
+            {
+                None | Some(Err(WatchError::Unsupported)) => foreign_watch(directory, run),
+                Some(Ok(watch)) if watch.is_dead() => return dead(run),
+                Some(Ok(watch)) => Some(Watch::Own(watch)),
+                Some(Err(WatchError::Gone)) => return dead(run),
+            }
         };
         let heartbeat = ring.consumer_heartbeat().0;
-        let watch = match watch {
-            Some(own) => Some(Watch {
-                own: true,
-                process: own,
-            }),
-            None => foreign_watch(directory, run),
-        };
-        let lives = watch.as_ref().is_some_and(|watch| watch.own);
+        let lives = watch.as_ref().is_some_and(Watch::is_own);
         if let Err(reason) = self.judge_heartbeat(run, heartbeat, lives, settings, now) {
             return Attempt::NotYet(reason);
         }
@@ -176,18 +173,35 @@ fn run_of(cnc: &CncFile) -> Run {
 }
 
 /// The process of a driver, for its death.
-struct Watch {
-    /// Whether it is a driver of ours, which says which process it is. Of a foreign one that is a guess, good enough to
-    /// learn of its death sooner than by its silence, not good enough to trust it although it is silent.
-    own: bool,
-    process: ProcessWatch,
+enum Watch {
+    /// A driver of ours in this process, which lives as long as this can look.
+    This,
+    /// A driver of ours, which says which process it is.
+    Own(ProcessWatch),
+    /// A foreign one. Its process is a guess, good enough to learn of its death sooner than by its silence, not good
+    /// enough to trust it although it is silent.
+    Foreign(ProcessWatch),
+}
+
+impl Watch {
+    fn is_own(&self) -> bool {
+        !matches!(self, Watch::Foreign(_))
+    }
+
+    fn look(&self) -> Process {
+        match self {
+            Watch::This => Process::Alive,
+            Watch::Own(process) | Watch::Foreign(process) if process.is_dead() => Process::Dead,
+            Watch::Own(_) => Process::Alive,
+            Watch::Foreign(_) => Process::Unknown,
+        }
+    }
 }
 
 fn foreign_watch(directory: &dyn Directory, run: Run) -> Option<Watch> {
     let file = format!("{}/{}", directory.path(), layout::FILE_NAME);
     let process = process_that_maps(run.pid, Path::new(&file))?;
-    let process = ProcessWatch::open(process).ok()?;
-    Some(Watch { own: false, process })
+    ProcessWatch::open(process).ok().map(Watch::Foreign)
 }
 
 fn dead(run: Run) -> Attempt {
@@ -289,7 +303,7 @@ impl Link {
 
     /// Whether the driver moves and its death would be known at once, so that no other can have taken its place.
     pub(super) fn is_in_place(&self) -> bool {
-        !self.is_stalled() && self.watch.as_ref().is_some_and(|watch| watch.own)
+        !self.is_stalled() && self.watch.as_ref().is_some_and(Watch::is_own)
     }
 
     /// Whether the directory holds the CnC file of another run by now.
@@ -366,12 +380,7 @@ impl Link {
 
     /// Judges whether the driver is there.
     pub(super) fn look(&mut self, now: Now) -> super::liveness::Verdict {
-        let process = match &self.watch {
-            None => Process::Unknown,
-            Some(watch) if watch.process.is_dead() => Process::Dead,
-            Some(Watch { own: false, .. }) => Process::Unknown,
-            Some(_) => Process::Alive,
-        };
+        let process = self.watch.as_ref().map_or(Process::Unknown, Watch::look);
         let heartbeat = self.ring.consumer_heartbeat().0;
         self.liveness.look(heartbeat, process, now.nanos)
     }

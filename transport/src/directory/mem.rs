@@ -122,6 +122,10 @@ impl Directory for MemDirectory {
         self.state().exists
     }
 
+    fn is_of_this_process(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, options: &StartOptions, clock: &dyn Clock) -> Result<Prepared, StartError> {
         let mut prepared = Prepared::new(None);
         if !options.delete_on_start {

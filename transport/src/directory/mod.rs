@@ -175,6 +175,12 @@ pub trait Directory: Send + Sync {
     /// Whether the directory exists.
     fn exists(&self) -> bool;
 
+    /// Whether no other process can reach the directory. Then the driver in it lives as long as anybody can ask, and
+    /// nobody has to ask the system.
+    fn is_of_this_process(&self) -> bool {
+        false
+    }
+
     /// Makes sure that nobody uses the directory, saves the error log of the driver that did, and removes what is
     /// left of it (spec 1.6 and 1.7). The answer is kept until the new driver has published its CnC file.
     ///

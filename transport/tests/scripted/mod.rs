@@ -127,11 +127,16 @@ impl<D: Directory + Clone + 'static> FakeDriver<D> {
 
     /// Makes the extension file of our own drivers; before a client comes.
     pub fn extend(&self) -> Extension {
+        self.extend_as(ProcessId::current())
+    }
+
+    /// As [`Self::extend`], for a driver that says that it is this process.
+    pub fn extend_as(&self, process: ProcessId) -> Extension {
         let region = self
             .directory
             .create_extension(extension::FILE_LENGTH as u64)
             .unwrap();
-        Extension::create(&region, ProcessId::current(), self.cnc.start_timestamp()).unwrap()
+        Extension::create(&region, process, self.cnc.start_timestamp()).unwrap()
     }
 
     pub fn beat(&self) {
