@@ -7,6 +7,7 @@
 //! * [`workload`]: what the applications do;
 //! * [`checkers`]: what must hold whatever happens;
 //! * [`swarm`]: plans of worlds, named or drawn from a seed;
+//! * `run`: one world from its plan to its report, also if it panics;
 //! * [`report`]: what came of them.
 //!
 //! Two runs of one seed do the same: [`report::Report::trace`] is a hash over every turn that did something and over all
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod network;
 pub mod prng;
 pub mod report;
+mod run;
 pub mod swarm;
 pub mod workload;
 pub mod world;

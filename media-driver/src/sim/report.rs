@@ -31,7 +31,7 @@ pub struct Report {
     pub trace: u64,
     /// What was wrong, if anything.
     pub violation: Option<Violation>,
-    /// The last things that happened before that.
+    /// The last things that happened, before that or before the end.
     pub last_events: Vec<String>,
 }
 
@@ -82,11 +82,19 @@ pub struct Summary {
     pub packets: u64,
     /// As in [`Report`], added up.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Hash of the seeds and traces of all worlds, in the order in which they were added; equal wherever the same seeds
+    /// are run.
+    pub trace: u64,
 }
 
 impl Summary {
-    /// Adds a world.
+    /// Adds a world. The trace depends on the order, so worlds are added in the order of their seeds.
     pub fn add(&mut self, report: &Report) {
+        for value in [report.seed, report.trace] {
+            self.trace = (self.trace ^ value)
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                .rotate_left(29);
+        }
         self.worlds += 1;
         self.failed += u64::from(report.violation.is_some());
         self.simulated_ns = self.simulated_ns.saturating_add(report.simulated_ns);
@@ -118,6 +126,7 @@ impl Summary {
         for (kind, count) in self.faults.iter().filter(|(_, count)| **count > 0) {
             text.push_str(&format!("  {kind:<24}{count:>12}\n"));
         }
+        text.push_str(&format!("trace {:#018x}\n", self.trace));
         text
     }
 }
@@ -158,5 +167,34 @@ mod tests {
             text.contains("datagram lost") && !text.contains("driver killed"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_trace_of_a_summary_is_that_of_its_worlds_in_their_order() {
+        let world = |seed, trace| Report {
+            seed,
+            trace,
+            ..Report::default()
+        };
+        let summary = |worlds: &[Report]| {
+            let mut summary = Summary::default();
+            worlds.iter().for_each(|world| summary.add(world));
+            summary
+        };
+        let worlds = [world(1, 10), world(2, 20)];
+        let trace = summary(&worlds).trace;
+        assert_eq!(trace, summary(&worlds).trace);
+        for others in [
+            &[world(2, 20), world(1, 10)][..],
+            &[world(1, 10), world(2, 21)],
+            &[world(1, 10), world(3, 20)],
+            &[world(1, 10)],
+        ] {
+            assert_ne!(trace, summary(others).trace, "{others:?}");
+        }
+        let (slow, fast) = (summary(&worlds).render(1 << 40), summary(&worlds).render(1));
+        let last = |text: &str| text.lines().last().map(str::to_owned);
+        assert_eq!(last(&slow), Some(format!("trace {trace:#018x}")));
+        assert_eq!(last(&slow), last(&fast), "the time it took is not part of it");
     }
 }

@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::io::Write;
 
-use super::network::{Burst, Link};
+use super::checkers::Violation;
+use super::network::{Burst, CapturePoint, Link};
 use super::prng::Prng;
 use super::report::Report;
 use super::workload::{Lengths, MESSAGE_LENGTH_MIN, PublisherPlan, SubscriberPlan};
-use super::world::{Event, Plan, StreamPlan, World, host_address};
+use super::world::{Event, Plan, StreamPlan, host_address};
 
 const MICROSECOND: i64 = 1_000;
 const MILLISECOND: i64 = 1_000_000;
@@ -58,19 +60,22 @@ pub fn plan(scenario: &str, seed: u64) -> Option<Plan> {
     Some(make(seed))
 }
 
-/// Runs a world; a world that can not be made is one with a violation.
+/// Runs a world. One that can not be made is one with a violation, and so is one that panics.
 #[must_use]
 pub fn run(seed: u64, plan: Plan) -> Report {
-    let scenario = plan.scenario.clone();
-    match World::new(seed, plan) {
-        Ok(world) => world.run(),
-        Err(violation) => Report {
-            seed,
-            scenario,
-            violation: Some(violation),
-            ..Report::default()
-        },
-    }
+    super::run::run(seed, plan, |_| Ok(()))
+}
+
+/// Runs a world as [`run`] does, and writes every datagram that is sent in it to `capture`, as
+/// [`SimNetwork::capture`](super::SimNetwork::capture) does. The world is the same as without.
+#[must_use]
+pub fn run_captured(seed: u64, plan: Plan, capture: Box<dyn Write + Send>) -> Report {
+    super::run::run(seed, plan, |world| {
+        world
+            .network()
+            .capture(capture, CapturePoint::Sent)
+            .map_err(|error| Violation::new("the capture is written", error.to_string()))
+    })
 }
 
 /// A quiet plan of so many hosts, without streams.

@@ -299,15 +299,20 @@ impl World {
         Ok(world)
     }
 
-    /// Runs the world to its end.
+    /// The network, for those who listen to it.
     #[must_use]
-    pub fn run(mut self) -> Report {
-        let violation = self.run_to_end().err();
+    pub fn network(&self) -> &SimNetwork {
+        &self.network
+    }
+
+    /// What came of it so far, and what was wrong.
+    #[must_use]
+    pub fn report(&self, violation: Option<Violation>) -> Report {
         let stats = self.network.stats();
         let mut trace = self.trace;
         trace.add(self.network.trace());
         trace.add(self.checkers.delivered());
-        let mut faults = self.faults;
+        let mut faults = self.faults.clone();
         for (kind, count) in [
             ("datagram lost", stats.lost),
             ("datagram duplicated", stats.duplicated),
@@ -321,18 +326,14 @@ impl World {
         ] {
             *faults.entry(kind).or_default() += count;
         }
-        let last_events = if violation.is_some() {
-            let seconds = |at: NanoTime| at.since(START) as f64 / 1e9;
-            self.events
-                .iter()
-                .map(|(at, text)| format!("{:.6} {text}", seconds(*at)))
-                .collect()
-        } else {
-            Vec::new()
-        };
+        let seconds = |at: NanoTime| at.since(START) as f64 / 1e9;
+        let events = self.events.iter();
+        let last_events = events
+            .map(|(at, text)| format!("{:.6} {text}", seconds(*at)))
+            .collect();
         Report {
             seed: self.seed,
-            scenario: self.plan.scenario,
+            scenario: self.plan.scenario.clone(),
             simulated_ns: self.clock.nanos().since(START),
             offered: self.checkers.offered(),
             delivered: self.checkers.delivered(),
@@ -346,7 +347,11 @@ impl World {
         }
     }
 
-    fn run_to_end(&mut self) -> Result<(), Violation> {
+    /// Runs the world to its end.
+    ///
+    /// # Errors
+    /// The first rule that was broken.
+    pub fn run_to_end(&mut self) -> Result<(), Violation> {
         self.run_for(self.plan.faults_ns)?;
         self.heal()?;
         self.run_for(self.plan.recovery_ns / 2)?;
