@@ -68,6 +68,8 @@ struct Offered {
 struct Taker {
     stream: u32,
     is_alive: bool,
+    /// Nobody waits for it.
+    may_be_left_behind: bool,
     /// The next number of each publisher, after the latest message that came.
     next: BTreeMap<u64, u64>,
 }
@@ -124,7 +126,8 @@ impl Checkers {
         Self::default()
     }
 
-    /// Lets sender limits go back: min flow control lowers its limit when a receiver joins that is behind the others.
+    /// Lets sender limits go back: min and tagged flow control lower their limit when a receiver joins that is behind the
+    /// others.
     pub fn let_sender_limits_fall(&mut self) {
         self.sender_limits_fall = true;
     }
@@ -145,9 +148,15 @@ impl Checkers {
         self.subscribers.push(Taker {
             stream,
             is_alive: true,
+            may_be_left_behind: false,
             next: BTreeMap::new(),
         });
         self.subscribers.len() as u64 - 1
+    }
+
+    /// Nobody waits for this subscriber: losses that its publisher does not notice may break its images.
+    pub fn let_be_left_behind(&mut self, subscriber: u64) {
+        self.subscribers[subscriber as usize].may_be_left_behind = true;
     }
 
     /// The publisher is gone: nothing more is expected of it.
@@ -357,13 +366,15 @@ impl Checkers {
         None
     }
 
-    /// That no subscriber had to join a stream more often than once: nothing at all was lost.
+    /// That no subscriber whom its publishers wait for had to join a stream more often than once: nothing at all was
+    /// lost.
     ///
     /// # Errors
     /// If one had.
     pub fn check_unbroken(&self) -> Result<(), Violation> {
         let mut runs: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-        for key in self.runs.keys() {
+        let waited_for = |key: &&RunKey| !self.subscribers[key.subscriber as usize].may_be_left_behind;
+        for key in self.runs.keys().filter(waited_for) {
             *runs.entry((key.subscriber, key.publisher)).or_default() += 1;
         }
         match runs.iter().find(|(_, count)| **count > 1) {

@@ -124,6 +124,7 @@ fn publisher(channel: String) -> PublisherPlan {
     PublisherPlan {
         channel,
         stream_id: 1001,
+        destinations: Vec::new(),
         exclusive: true,
         lengths: Lengths {
             min: MESSAGE_LENGTH_MIN,
@@ -139,6 +140,8 @@ fn subscriber(channel: String) -> SubscriberPlan {
     SubscriberPlan {
         channel,
         stream_id: 1001,
+        destinations: Vec::new(),
+        may_be_left_behind: false,
         lazy_ppm: 0,
     }
 }
@@ -288,7 +291,7 @@ fn link_fault(
 /// Everything from the seed.
 fn swarm(seed: u64) -> Plan {
     let mut prng = Prng::new(seed, "plan");
-    let hosts = prng.between(1, 3) as usize;
+    let hosts = *prng.pick(&[1, 2, 2, 3, 3, 4, 5]);
     let mut plan = quiet(SWARM, hosts);
     draw_settings(&mut plan, &mut prng);
     draw_streams(&mut plan, &mut prng);
@@ -320,71 +323,173 @@ fn draw_settings(plan: &mut Plan, prng: &mut Prng) {
     plan.faults_ns = prng.between(2 * SECOND, 6 * SECOND);
 }
 
+/// How the publishers of a stream reach its subscribers.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Ipc,
+    Unicast,
+    Multicast,
+    /// Receivers name themselves to the publisher.
+    MdcDynamic,
+    /// The publisher's application names the receivers.
+    MdcManual,
+    /// A subscriber with two sources, see [`draw_sources`].
+    Mds,
+}
+
 fn draw_streams(plan: &mut Plan, prng: &mut Prng) {
     for stream in 0..prng.between(1, 3) {
-        let from = prng.below(plan.hosts as u64) as usize;
-        let port = 40_001 + stream as u16;
-        let kind = if plan.hosts == 1 { 0 } else { prng.below(4) };
-        let mut subscribers = Vec::new();
-        let others: Vec<usize> = (0..plan.hosts).filter(|host| *host != from).collect();
+        let kind = *prng.pick(&[
+            Kind::Ipc,
+            Kind::Unicast,
+            Kind::Unicast,
+            Kind::Multicast,
+            Kind::MdcDynamic,
+            Kind::MdcManual,
+            Kind::Mds,
+        ]);
+        let mut drawn = StreamPlan::default();
+        match kind {
+            Kind::Mds => draw_sources(&mut drawn, plan.hosts, 40_001 + stream as u16, prng),
+            _ => draw_receivers(&mut drawn, kind, plan.hosts, 40_001 + stream as u16, prng),
+        }
         let lengths = Lengths {
             min: MESSAGE_LENGTH_MIN,
             max: *prng.pick(&[16, 200, 1_500, 7_000]),
         };
-        let channel = match kind {
-            0 => {
-                let channel = "aeron:ipc".to_owned();
-                for _ in 0..prng.between(1, 2) {
-                    subscribers.push((from, channel.clone()));
-                }
-                channel
-            }
-            1 | 2 => {
-                let to = *prng.pick(&others);
-                let channel = unicast(to, port);
-                for _ in 0..prng.between(1, 2) {
-                    subscribers.push((to, channel.clone()));
-                }
-                channel
-            }
-            _ => {
-                for to in &others {
-                    let local = host_address(*to);
-                    let channel = format!("aeron:udp?endpoint=224.20.30.41:{port}|interface={local}");
-                    subscribers.push((*to, channel));
-                }
-                let local = host_address(from);
-                let strategy = prng.pick(&["max", "min"]);
-                format!("aeron:udp?endpoint=224.20.30.41:{port}|interface={local}|fc={strategy}")
-            }
-        };
-        let stream_id = 1001 + stream as i32;
-        let shares = prng.chance(300_000);
-        let publisher = PublisherPlan {
-            stream_id,
-            exclusive: !shares,
-            lengths,
-            interval_ns: *prng.pick(&[2 * MILLISECOND, 5 * MILLISECOND, 20 * MILLISECOND]),
-            burst: prng.between(1, 5) as u32,
-            claim_ppm: *prng.pick(&[0, 300_000]),
-            ..publisher(channel)
-        };
+        let interval_ns = *prng.pick(&[3 * MILLISECOND, 10 * MILLISECOND, 30 * MILLISECOND]);
+        let burst = prng.between(1, 5) as u32;
+        let claim_ppm = *prng.pick(&[0, 300_000]);
         let lazy_ppm = *prng.pick(&[0, 0, 500_000]);
-        plan.streams.push(StreamPlan {
-            publishers: vec![(from, publisher); 1 + usize::from(shares)],
-            subscribers: subscribers
-                .into_iter()
-                .map(|(host, channel)| {
-                    let plan = SubscriberPlan {
-                        stream_id,
-                        lazy_ppm,
-                        ..subscriber(channel)
-                    };
-                    (host, plan)
-                })
-                .collect(),
-        });
+        let stream_id = 1001 + stream as i32;
+        for (_, publisher) in &mut drawn.publishers {
+            publisher.stream_id = stream_id;
+            publisher.lengths = lengths;
+            publisher.interval_ns = interval_ns;
+            publisher.burst = burst;
+            publisher.claim_ppm = claim_ppm;
+        }
+        for (_, subscriber) in &mut drawn.subscribers {
+            subscriber.stream_id = stream_id;
+            subscriber.lazy_ppm = lazy_ppm;
+        }
+        plan.streams.push(drawn);
     }
+}
+
+/// Some of the hosts, at least one; on a world of one host that one.
+fn draw_hosts(hosts: usize, but: usize, prng: &mut Prng) -> Vec<usize> {
+    let others: Vec<usize> = (0..hosts).filter(|host| hosts == 1 || *host != but).collect();
+    let first = *prng.pick(&others);
+    let is_taken = |host: &usize| *host == first || prng.chance(500_000);
+    others.iter().copied().filter(is_taken).collect()
+}
+
+/// Publishers on one host, receivers on others, and spies.
+fn draw_receivers(drawn: &mut StreamPlan, kind: Kind, hosts: usize, port: u16, prng: &mut Prng) {
+    let from = prng.below(hosts as u64) as usize;
+    let local = host_address(from);
+    let mut receivers = draw_hosts(hosts, from, prng);
+    let mut strategy = *prng.pick(&["max", "min", "tagged,g:7"]);
+    let mut destinations = Vec::new();
+    let group = format!("aeron:udp?endpoint=224.20.30.41:{port}|interface=");
+    let control = format!("control={local}:{}|control-mode=", port + 200);
+    let mut channel = match kind {
+        Kind::Ipc => "aeron:ipc".to_owned(),
+        Kind::Unicast | Kind::Mds => unicast(receivers[0], port),
+        Kind::Multicast => format!("{group}{local}|fc={strategy}"),
+        Kind::MdcDynamic => format!("aeron:udp?{control}dynamic|fc={strategy}"),
+        Kind::MdcManual => {
+            destinations = receivers.iter().map(|to| unicast(*to, port)).collect();
+            format!("aeron:udp?{control}manual|fc={strategy}")
+        }
+    };
+    match kind {
+        Kind::Ipc => receivers = vec![from],
+        Kind::Unicast => receivers.truncate(1),
+        _ => {}
+    }
+    if matches!(kind, Kind::Ipc | Kind::Unicast) {
+        strategy = "";
+        if prng.chance(500_000) {
+            receivers.push(receivers[0]);
+        }
+    }
+    for to in receivers {
+        let mut channel = match kind {
+            Kind::Multicast => format!("{group}{}", host_address(to)),
+            Kind::MdcDynamic => format!("{}|{control}dynamic", unicast(to, port)),
+            Kind::MdcManual => unicast(to, port),
+            _ => channel.clone(),
+        };
+        let is_tagged = strategy.starts_with("tagged") && prng.chance(700_000);
+        if is_tagged {
+            channel.push_str("|gtag=7");
+        }
+        let subscriber = SubscriberPlan {
+            may_be_left_behind: strategy == "max" || (strategy.starts_with("tagged") && !is_tagged),
+            ..subscriber(channel)
+        };
+        drawn.subscribers.push((to, subscriber));
+    }
+    if !matches!(kind, Kind::Ipc) && prng.chance(250_000) {
+        if prng.chance(300_000) {
+            channel.push_str("|ssc=true");
+        }
+        let spy = subscriber(format!("aeron-spy:{channel}"));
+        drawn.subscribers.push((from, spy));
+    }
+    // Destinations belong to the publication, not to who added them: only one may.
+    let shares = prng.chance(300_000) && destinations.is_empty();
+    let publisher = PublisherPlan {
+        exclusive: !shares,
+        destinations,
+        ..publisher(channel)
+    };
+    drawn.publishers = vec![(from, publisher); 1 + usize::from(shares)];
+}
+
+/// One subscriber that listens at two addresses, or at one and in its own host's memory.
+fn draw_sources(drawn: &mut StreamPlan, hosts: usize, port: u16, prng: &mut Prng) {
+    let to = prng.below(hosts as u64) as usize;
+    let from = draw_hosts(hosts, to, prng);
+    let (from, other) = (from[0], from[from.len() - 1]);
+    let (first, second) = (unicast(to, port), unicast(to, port + 100));
+    let control = format!("control={}:{}|control-mode=", host_address(from), port + 200);
+    let mut destinations = vec![first.clone(), second.clone()];
+    match prng.below(4) {
+        // Two publishers, each at its address.
+        0 => {
+            drawn.publishers.push((from, publisher(first)));
+            drawn.publishers.push((other, publisher(second)));
+        }
+        // One publisher that sends everything to both.
+        1 => {
+            let publisher = PublisherPlan {
+                destinations: destinations.clone(),
+                ..publisher(format!("aeron:udp?{control}manual|fc=min"))
+            };
+            drawn.publishers.push((from, publisher));
+        }
+        // The subscriber announces itself to one of them.
+        2 => {
+            destinations[0] = format!("{first}|{control}dynamic");
+            let channel = format!("aeron:udp?{control}dynamic|fc=min");
+            drawn.publishers.push((from, publisher(channel)));
+            drawn.publishers.push((other, publisher(second)));
+        }
+        // One of them is on the subscriber's host.
+        _ => {
+            destinations[1] = "aeron:ipc".to_owned();
+            drawn.publishers.push((from, publisher(first)));
+            drawn.publishers.push((to, publisher("aeron:ipc".to_owned())));
+        }
+    }
+    let subscriber = SubscriberPlan {
+        destinations,
+        ..subscriber("aeron:udp?control-mode=manual".to_owned())
+    };
+    drawn.subscribers.push((to, subscriber));
 }
 
 /// Off in half of the cases, else up to a maximum, small values more often.
@@ -416,12 +521,9 @@ fn draw_link(plan: &mut Plan, prng: &mut Prng) {
         bytes_per_second: prng.chance(200_000).then_some(bytes_per_second),
         ..Link::perfect()
     };
-    // A burst outlives an image of a quiet stream, and under max flow control nobody waits for who is behind.
+    // A burst outlives an image of a quiet stream.
     let link = &plan.faulty_link;
-    let mut publishers = plan.streams.iter().flat_map(|stream| &stream.publishers);
-    plan.keeps_images = link.burst.is_none()
-        && link.loss_ppm <= 50_000
-        && !publishers.any(|(_, publisher)| publisher.channel.contains("fc=max"));
+    plan.keeps_images = link.burst.is_none() && link.loss_ppm <= 50_000;
 }
 
 fn draw_partitions(plan: &mut Plan, prng: &mut Prng) {

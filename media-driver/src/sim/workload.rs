@@ -2,7 +2,9 @@
 //! subscribers that poll. What a message should be is never stored; it is made again and compared.
 #![forbid(unsafe_code)]
 
-use fulmar::client::{PendingExclusivePublication, PendingPublication, PendingSubscription};
+use fulmar::client::{
+    PendingExclusivePublication, PendingOperation, PendingPublication, PendingSubscription,
+};
 use fulmar::id::SessionId;
 use fulmar::log::Payload;
 use fulmar::time::NanoTime;
@@ -18,6 +20,12 @@ pub const MESSAGE_LENGTH_MIN: usize = 16;
 
 /// How long a publisher waits that was not taken, nanoseconds.
 const RETRY_NS: i64 = 200_000;
+
+/// How long a publisher waits that is not ready or not connected, nanoseconds.
+const RETRY_UNCONNECTED_NS: i64 = 2_000_000;
+
+/// How long an application waits that can not add a destination now, nanoseconds.
+const RETRY_DESTINATION_NS: i64 = 50_000_000;
 
 /// Fragments that a subscriber takes at most in a turn.
 const FRAGMENT_LIMIT: usize = 64;
@@ -64,6 +72,58 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 29)
 }
 
+/// Destinations that an application adds to a channel in manual control mode, one after the other.
+struct Destinations {
+    channels: Vec<String>,
+    /// How many of them are there.
+    added: usize,
+    pending: Option<PendingOperation>,
+    retry_at: NanoTime,
+}
+
+impl Destinations {
+    fn new(channels: Vec<String>, now: NanoTime) -> Self {
+        Self {
+            channels,
+            added: 0,
+            pending: None,
+            retry_at: now,
+        }
+    }
+
+    /// Adds the next one, if the one before is there. What fails is tried again: the driver may be away, and the socket
+    /// of a predecessor that died stays open until the driver gives it up. One that fails for ever is seen where
+    /// everybody has to get on.
+    fn step(
+        &mut self,
+        now: NanoTime,
+        add: impl FnOnce(&str) -> Result<PendingOperation, RegistrationError>,
+    ) -> usize {
+        let Some(channel) = self.channels.get(self.added) else {
+            return 0;
+        };
+        match &mut self.pending {
+            Some(pending) => match pending.poll() {
+                None => return 0,
+                Some(Ok(_)) => {
+                    self.pending = None;
+                    self.added += 1;
+                }
+                Some(Err(_)) => {
+                    self.pending = None;
+                    self.retry_at = now.plus_nanos(RETRY_DESTINATION_NS);
+                }
+            },
+            None if self.retry_at.is_due(now) => match add(channel) {
+                Ok(pending) => self.pending = Some(pending),
+                Err(_) => self.retry_at = now.plus_nanos(RETRY_DESTINATION_NS),
+            },
+            None => return 0,
+        }
+        1
+    }
+}
+
 /// How a publisher offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublisherPlan {
@@ -71,6 +131,8 @@ pub struct PublisherPlan {
     pub channel: String,
     /// The stream.
     pub stream_id: i32,
+    /// Destinations to add, where the channel leaves them to the application.
+    pub destinations: Vec<String>,
     /// Whether it has a log of its own.
     pub exclusive: bool,
     /// How long its messages are.
@@ -110,6 +172,13 @@ impl Writer {
         }
     }
 
+    fn async_add_destination(&self, channel: &str) -> Result<PendingOperation, RegistrationError> {
+        match self {
+            Writer::Shared(publication) => publication.async_add_destination(channel),
+            Writer::Exclusive(publication) => publication.async_add_destination(channel),
+        }
+    }
+
     fn offer(&mut self, message: &[u8]) -> Offer {
         match self {
             Writer::Shared(publication) => publication.offer(message),
@@ -131,6 +200,7 @@ pub struct Publisher {
     /// As the checkers know it; in every message.
     id: u64,
     handle: PublicationHandle,
+    destinations: Destinations,
     next_offer: NanoTime,
     next_number: u64,
     is_offering: bool,
@@ -158,6 +228,7 @@ impl Publisher {
                 .map(PublicationHandle::Coming)
         }?;
         Ok(Self {
+            destinations: Destinations::new(plan.destinations.clone(), now),
             plan,
             id,
             handle,
@@ -200,13 +271,17 @@ impl Publisher {
         checkers: &mut Checkers,
     ) -> Result<usize, Violation> {
         self.await_handle()?;
+        if let PublicationHandle::Ready(writer) = &self.handle {
+            self.destinations
+                .step(now, |channel| writer.async_add_destination(channel));
+        }
         if !self.is_offering || !self.next_offer.is_due(now) {
             return Ok(0);
         }
         for taken in 0..self.plan.burst {
             let claims = prng.chance(self.plan.claim_ppm);
-            if !self.offer_next(claims, checkers)? {
-                self.next_offer = now.plus_nanos(RETRY_NS);
+            if let Some(wait_ns) = self.offer_next(claims, checkers)? {
+                self.next_offer = now.plus_nanos(wait_ns);
                 return Ok(taken as usize);
             }
         }
@@ -245,10 +320,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// Offers the next message; `false` if it was not taken.
-    fn offer_next(&mut self, claims: bool, checkers: &mut Checkers) -> Result<bool, Violation> {
+    /// Offers the next message; if it was not taken, how long to wait, nanoseconds.
+    fn offer_next(&mut self, claims: bool, checkers: &mut Checkers) -> Result<Option<i64>, Violation> {
         let PublicationHandle::Ready(writer) = &mut self.handle else {
-            return Ok(false);
+            return Ok(Some(RETRY_UNCONNECTED_NS));
         };
         compose(self.id, self.next_number, self.plan.lengths, &mut self.message);
         let (session_id, payload_max) = (writer.session_id(), writer.max_payload_length());
@@ -269,9 +344,10 @@ impl Publisher {
                 let length = self.message.len();
                 checkers.on_offered(self.id, session_id, position, length, payload_max)?;
                 self.next_number += 1;
-                Ok(true)
+                Ok(None)
             }
-            Offer::BackPressured | Offer::NotConnected | Offer::AdminAction => Ok(false),
+            Offer::BackPressured | Offer::AdminAction => Ok(Some(RETRY_NS)),
+            Offer::NotConnected => Ok(Some(RETRY_UNCONNECTED_NS)),
             Offer::Closed | Offer::MaxPositionExceeded | Offer::TooLong => Err(Violation::new(
                 "offer",
                 format!(
@@ -302,6 +378,10 @@ pub struct SubscriberPlan {
     pub channel: String,
     /// The stream.
     pub stream_id: i32,
+    /// Destinations to add, where the channel leaves them to the application.
+    pub destinations: Vec<String>,
+    /// Whether no publisher waits for it, by the flow control of the stream: losses may break its image.
+    pub may_be_left_behind: bool,
     /// In how many of a million turns it does not poll, so that it falls behind.
     pub lazy_ppm: u32,
 }
@@ -316,6 +396,7 @@ pub struct Subscriber {
     plan: SubscriberPlan,
     id: u64,
     handle: SubscriptionHandle,
+    destinations: Destinations,
     bytes: Vec<u8>,
 }
 
@@ -324,10 +405,16 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`RegistrationError`].
-    pub fn new(client: &Client, plan: SubscriberPlan, id: u64) -> Result<Self, RegistrationError> {
+    pub fn new(
+        client: &Client,
+        plan: SubscriberPlan,
+        id: u64,
+        now: NanoTime,
+    ) -> Result<Self, RegistrationError> {
         let pending =
             client.async_add_subscription(&plan.channel, plan.stream_id, fulmar::ImageHandlers::default())?;
         Ok(Self {
+            destinations: Destinations::new(plan.destinations.clone(), now),
             plan,
             id,
             handle: SubscriptionHandle::Coming(pending),
@@ -347,11 +434,16 @@ impl Subscriber {
         matches!(&self.handle, SubscriptionHandle::Ready(subscription) if subscription.is_connected())
     }
 
-    /// One turn; returns the fragments taken.
+    /// One turn; returns the fragments taken, and what it did with its destinations.
     ///
     /// # Errors
     /// What the checkers find wrong with them.
-    pub fn step(&mut self, prng: &mut Prng, checkers: &mut Checkers) -> Result<usize, Violation> {
+    pub fn step(
+        &mut self,
+        now: NanoTime,
+        prng: &mut Prng,
+        checkers: &mut Checkers,
+    ) -> Result<usize, Violation> {
         let subscription = match &mut self.handle {
             SubscriptionHandle::Ready(subscription) => subscription,
             SubscriptionHandle::Coming(pending) => {
@@ -364,12 +456,15 @@ impl Subscriber {
                 return Ok(0);
             }
         };
+        let added = self
+            .destinations
+            .step(now, |channel| subscription.async_add_destination(channel));
         if prng.chance(self.plan.lazy_ppm) {
-            return Ok(0);
+            return Ok(added);
         }
         let (id, bytes) = (self.id, &mut self.bytes);
         let mut found = Ok(());
-        let mut fragments = 0;
+        let mut fragments = added;
         for image in subscription.images() {
             let (image_id, join_position) = (image.correlation_id().get(), image.join_position());
             fragments += image.poll(

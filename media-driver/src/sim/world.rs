@@ -281,7 +281,7 @@ impl World {
         let publishers = world.plan.streams.iter().flat_map(|stream| &stream.publishers);
         if publishers
             .into_iter()
-            .any(|(_, plan)| plan.channel.contains("fc=min"))
+            .any(|(_, plan)| plan.channel.contains("fc=min") || plan.channel.contains("fc=tagged"))
         {
             world.checkers.let_sender_limits_fall();
         }
@@ -511,7 +511,7 @@ impl World {
         let work = client.invoke();
         let done = match role {
             Role::Publisher(publisher) => publisher.step(now, &mut self.claims, &mut self.checkers),
-            Role::Subscriber(subscriber) => subscriber.step(&mut self.laziness, &mut self.checkers),
+            Role::Subscriber(subscriber) => subscriber.step(now, &mut self.laziness, &mut self.checkers),
         }?;
         Ok(work + done)
     }
@@ -829,7 +829,11 @@ impl World {
             }
             RolePlan::Subscriber(plan) => {
                 let id = self.checkers.add_subscriber(stream);
-                Subscriber::new(&client, plan, id).map(|subscriber| Role::Subscriber(Box::new(subscriber)))
+                if plan.may_be_left_behind {
+                    self.checkers.let_be_left_behind(id);
+                }
+                Subscriber::new(&client, plan, id, now)
+                    .map(|subscriber| Role::Subscriber(Box::new(subscriber)))
             }
         }
         .map_err(|error| failed(error.to_string()))?;

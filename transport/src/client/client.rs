@@ -573,7 +573,7 @@ impl Client {
         &self,
         key: ResourceKey,
         uri: &str,
-    ) -> Result<(), RegistrationError> {
+    ) -> Result<PendingOperation, RegistrationError> {
         check_channel(uri)?;
         let channel = uri.to_owned();
         self.operate(
@@ -583,9 +583,7 @@ impl Client {
                 registration_id,
                 channel: uri.into(),
             },
-        )?
-        .wait()
-        .map(|_| ())
+        )
     }
 
     pub(super) fn remove_receive_destination(

@@ -9,6 +9,7 @@ use super::error::RegistrationError;
 use super::event::{ImageHandlers, ImageInfo};
 use super::header::Header;
 use super::image::{Block, Image, ImageShared};
+use super::pending::PendingOperation;
 use super::registry::ResourceKey;
 use super::slot::lock;
 use super::status::ChannelStatus;
@@ -423,6 +424,14 @@ impl Subscription {
     /// # Errors
     /// [`RegistrationError`]: refused, late, or the driver is away.
     pub fn add_destination(&self, uri: &str) -> Result<(), RegistrationError> {
+        self.async_add_destination(uri)?.wait().map(|_| ())
+    }
+
+    /// As [`Self::add_destination`], without waiting.
+    ///
+    /// # Errors
+    /// [`RegistrationError`]: the command could not be sent.
+    pub fn async_add_destination(&self, uri: &str) -> Result<PendingOperation, RegistrationError> {
         self.handle
             .client()
             .add_receive_destination(self.handle.key(), uri)
