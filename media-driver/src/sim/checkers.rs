@@ -63,6 +63,8 @@ struct Offered {
     lengths: Lengths,
     places: Vec<Place>,
     is_alive: bool,
+    /// How many messages it had offered when everything was well again.
+    well_from: Option<u64>,
 }
 
 struct Taker {
@@ -70,8 +72,19 @@ struct Taker {
     is_alive: bool,
     /// Nobody waits for it.
     may_be_left_behind: bool,
-    /// The next number of each publisher, after the latest message that came.
-    next: BTreeMap<u64, u64>,
+    /// Whether it was there when everything was well again.
+    was_there: bool,
+    /// By publisher.
+    latest: BTreeMap<u64, Latest>,
+}
+
+/// The image on which the latest message of a publisher came.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    /// Number of the first message on that image.
+    first: u64,
+    /// Number after the latest.
+    next: u64,
 }
 
 /// Tells the images apart that a subscriber ever had. A successor of a driver counts its images from the beginning, but
@@ -87,6 +100,7 @@ struct RunKey {
 
 /// One subscriber on one image, for one publisher.
 struct Run {
+    first: u64,
     next: u64,
     position: i64,
 }
@@ -103,6 +117,17 @@ pub struct Growing {
     pub registration: i64,
     /// Of what.
     pub reference: i64,
+}
+
+/// A counter as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which.
+    pub counter: Growing,
+    /// Its type id.
+    pub kind: i32,
+    /// Its value.
+    pub value: i64,
 }
 
 /// All the checks of one world.
@@ -139,6 +164,7 @@ impl Checkers {
             lengths,
             places: Vec::new(),
             is_alive: true,
+            well_from: None,
         });
         self.publishers.len() as u64 - 1
     }
@@ -149,7 +175,8 @@ impl Checkers {
             stream,
             is_alive: true,
             may_be_left_behind: false,
-            next: BTreeMap::new(),
+            was_there: false,
+            latest: BTreeMap::new(),
         });
         self.subscribers.len() as u64 - 1
     }
@@ -268,7 +295,8 @@ impl Checkers {
             session_id: received.session_id.0,
             join_position: received.join_position,
         };
-        match self.runs.get_mut(&key) {
+        let taker = &mut self.subscribers[received.subscriber as usize];
+        let first = match self.runs.get_mut(&key) {
             Some(run) => {
                 if number != run.next {
                     let rule = if number < run.next {
@@ -286,6 +314,7 @@ impl Checkers {
                 }
                 run.next += 1;
                 run.position = received.position;
+                run.first
             }
             None => {
                 // Where a message stands across the join position, its rest is no message.
@@ -305,15 +334,24 @@ impl Checkers {
                         ),
                     ));
                 }
+                let latest = taker.latest.get(&publisher);
+                if let Some(latest) = latest.filter(|latest| number < latest.next) {
+                    return Err(Violation::new(
+                        "nothing comes twice",
+                        format!("{} on a new image, after {latest:?} on the one before", at()),
+                    ));
+                }
                 let run = Run {
+                    first: number,
                     next: number + 1,
                     position: received.position,
                 };
                 self.runs.insert(key, run);
+                number
             }
-        }
-        let taker = &mut self.subscribers[received.subscriber as usize];
-        taker.next.insert(publisher, number + 1);
+        };
+        let next = number + 1;
+        taker.latest.insert(publisher, Latest { first, next });
         self.delivered += 1;
         self.bytes += received.payload.len() as u64;
         Ok(())
@@ -352,8 +390,9 @@ impl Checkers {
                 if !offered.is_alive || offered.stream != taker.stream || offered.places.is_empty() {
                     continue;
                 }
+                let latest = taker.latest.get(&(publisher as u64));
                 let (next, wanted) = (
-                    taker.next.get(&(publisher as u64)).copied().unwrap_or(0),
+                    latest.map_or(0, |latest| latest.next),
                     offered.places.len() as u64,
                 );
                 if next < wanted {
@@ -366,31 +405,148 @@ impl Checkers {
         None
     }
 
-    /// That no subscriber whom its publishers wait for had to join a stream more often than once: nothing at all was
-    /// lost.
-    ///
-    /// # Errors
-    /// If one had.
-    pub fn check_unbroken(&self) -> Result<(), Violation> {
-        let mut runs: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-        let waited_for = |key: &&RunKey| !self.subscribers[key.subscriber as usize].may_be_left_behind;
-        for key in self.runs.keys().filter(waited_for) {
-            *runs.entry((key.subscriber, key.publisher)).or_default() += 1;
+    /// From now on everything is well: [`Self::check_well`] looks back to this point.
+    pub fn begin_well(&mut self) {
+        for offered in self.publishers.iter_mut().filter(|one| one.is_alive) {
+            offered.well_from = Some(offered.places.len() as u64);
         }
-        match runs.iter().find(|(_, count)| **count > 1) {
-            None => Ok(()),
-            Some(((subscriber, publisher), count)) => Err(Violation::new(
-                "small faults break no image",
-                format!("subscriber {subscriber} had {count} images of publisher {publisher}"),
-            )),
+        for taker in &mut self.subscribers {
+            taker.was_there = taker.is_alive;
         }
     }
 
-    /// Looks at a counter of a driver. Positions and limits never go back.
+    /// That whoever was there when everything was well again got all that was offered since, on one image.
     ///
     /// # Errors
-    /// If one did.
-    pub fn on_counter(
+    /// If an image ended although nothing was wrong, or came only later.
+    pub fn check_well(&self) -> Result<(), Violation> {
+        let takers = self.subscribers.iter().enumerate();
+        for (id, taker) in takers.filter(|(_, one)| one.is_alive && one.was_there) {
+            for (publisher, latest) in &taker.latest {
+                let offered = &self.publishers[*publisher as usize];
+                let Some(well_from) = offered.well_from.filter(|_| offered.is_alive) else {
+                    continue;
+                };
+                // What was offered since is on the latest image only if that began before.
+                if latest.first > well_from {
+                    return Err(Violation::new(
+                        "nothing is lost without faults",
+                        format!(
+                            "subscriber {id} began an image of publisher {publisher} at message {}; {well_from} were offered \
+                             when everything was well again",
+                            latest.first
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// That no subscriber whom its publishers wait for had to join a stream more often than once, and that one alone on
+    /// its stream has it from its beginning: nothing at all was lost.
+    ///
+    /// # Errors
+    /// If one had, or has not.
+    pub fn check_unbroken(&self) -> Result<(), Violation> {
+        let mut runs: BTreeMap<(u64, u64), (u64, u64)> = BTreeMap::new();
+        let waited_for = |key: &RunKey| !self.subscribers[key.subscriber as usize].may_be_left_behind;
+        for (key, run) in self.runs.iter().filter(|(key, _)| waited_for(key)) {
+            let (count, first) = runs
+                .entry((key.subscriber, key.publisher))
+                .or_insert((0, run.first));
+            (*count, *first) = (*count + 1, run.first.min(*first));
+        }
+        for ((subscriber, publisher), (count, first)) in runs {
+            if count > 1 {
+                return Err(Violation::new(
+                    "small faults break no image",
+                    format!("subscriber {subscriber} had {count} images of publisher {publisher}"),
+                ));
+            }
+            let stream = self.subscribers[subscriber as usize].stream;
+            let takers = self.subscribers.iter().filter(|taker| taker.stream == stream);
+            // Nothing is accepted before somebody is there, and with several it can be another.
+            if first > 0 && takers.count() == 1 {
+                return Err(Violation::new(
+                    "the first subscriber has it all",
+                    format!("subscriber {subscriber} begins at message {first} of publisher {publisher}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the counters of one driver, all taken at one time.
+    ///
+    /// # Errors
+    /// If a position or limit went back, or two of them do not stand as they must.
+    pub fn on_counters(&mut self, seen: &[Seen], term_length: i64, now: NanoTime) -> Result<(), Violation> {
+        for one in seen {
+            self.on_counter(one.counter, one.kind, one.value, now)?;
+        }
+        self.check_relations(seen, term_length)
+    }
+
+    fn check_relations(&self, seen: &[Seen], term_length: i64) -> Result<(), Violation> {
+        let registered = |kind: i32, registration: i64| {
+            let found = seen
+                .iter()
+                .find(|one| one.kind == kind && one.counter.registration == registration);
+            found.map(|one| one.value)
+        };
+        let broken = |rule: &'static str, image: &Seen, low: i64, high: i64| {
+            Err(Violation::new(rule, format!("{image:?}: {low} is beyond {high}")))
+        };
+        for one in seen {
+            let registration = one.counter.registration;
+            match one.kind {
+                type_id::SENDER_POSITION if !self.sender_limits_fall => {
+                    // Of the padding at the end of a term only the header goes out, so that takes no room. It is as long
+                    // as the longest message at most, which is an eighth of a term and its headers.
+                    let padding = if one.value % term_length == 0 {
+                        term_length / 4
+                    } else {
+                        0
+                    };
+                    let limit = registered(type_id::SENDER_LIMIT, registration);
+                    if let Some(limit) = limit.filter(|limit| one.value > limit + padding) {
+                        return broken("the sender stays within its limit", one, one.value, limit);
+                    }
+                }
+                type_id::RECEIVER_HIGH_WATER_MARK => {
+                    let rebuilt = registered(type_id::RECEIVER_POSITION, registration);
+                    if let Some(rebuilt) = rebuilt.filter(|rebuilt| *rebuilt > one.value) {
+                        return broken("nothing is rebuilt before it arrives", one, rebuilt, one.value);
+                    }
+                    let readers = seen
+                        .iter()
+                        .filter(|reader| {
+                            reader.kind == type_id::SUBSCRIBER_POSITION
+                                && reader.counter.reference == registration
+                        })
+                        .map(|reader| reader.value);
+                    if let Some(fastest) = readers.clone().max().filter(|fastest| *fastest > one.value) {
+                        return broken("nobody reads before it arrives", one, fastest, one.value);
+                    }
+                    // Three terms, of which the one that is read and the one that is written are never cleaned.
+                    if let Some(slowest) = readers.min().filter(|slowest| one.value > slowest + term_length) {
+                        return broken(
+                            "nobody writes where a reader may still read",
+                            one,
+                            one.value,
+                            slowest + term_length,
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Positions and limits never go back.
+    fn on_counter(
         &mut self,
         counter: Growing,
         kind: i32,
@@ -592,6 +748,111 @@ mod tests {
             })
             .unwrap();
         assert!(checkers.check_unbroken().is_err());
+    }
+
+    /// Message `number` on an image of its own that was joined right before it.
+    fn receive_on_new_image(checkers: &mut Checkers, image: i64, number: u64) -> Result<(), &'static str> {
+        let mut payload = Vec::new();
+        compose(0, number, LENGTHS, &mut payload);
+        let received = Received {
+            subscriber: 0,
+            image,
+            join_position: number as i64 * 64,
+            session_id: SESSION,
+            position: (number as i64 + 1) * 64,
+            payload: &payload,
+        };
+        checkers
+            .on_received(&received)
+            .map_err(|violation| violation.rule)
+    }
+
+    #[test]
+    fn a_new_image_repeats_nothing() {
+        let mut checkers = checkers();
+        receive_on_new_image(&mut checkers, 1, 4).unwrap();
+        assert_eq!(
+            receive_on_new_image(&mut checkers, 2, 4),
+            Err("nothing comes twice")
+        );
+        receive_on_new_image(&mut checkers, 3, 5).unwrap();
+    }
+
+    #[test]
+    fn an_image_that_begins_after_everything_is_well_lost_something() {
+        let mut checkers = checkers();
+        let rule = |checkers: &Checkers| checkers.check_well().map_err(|violation| violation.rule);
+        receive_on_new_image(&mut checkers, 1, 4).unwrap();
+        checkers.begin_well();
+        checkers.on_offered(0, SESSION, 704, 16, 1376).unwrap();
+        checkers.on_offered(0, SESSION, 768, 16, 1376).unwrap();
+        receive_on_new_image(&mut checkers, 2, 10).unwrap();
+        assert_eq!(rule(&checkers), Ok(()), "ten had been offered by then");
+        receive_on_new_image(&mut checkers, 3, 11).unwrap();
+        assert_eq!(rule(&checkers), Err("nothing is lost without faults"));
+        checkers.on_publisher_gone(0);
+        assert_eq!(rule(&checkers), Ok(()), "nothing is expected of it any more");
+    }
+
+    #[test]
+    fn a_lonely_subscriber_that_begins_late_is_not_unbroken() {
+        let mut checkers = checkers();
+        receive_on_new_image(&mut checkers, 1, 4).unwrap();
+        let rule = |checkers: &Checkers| checkers.check_unbroken().map_err(|violation| violation.rule);
+        assert_eq!(rule(&checkers), Err("the first subscriber has it all"));
+        checkers.add_subscriber(0);
+        assert_eq!(rule(&checkers), Ok(()), "the other one was first");
+    }
+
+    #[test]
+    fn counters_that_do_not_stand_as_they_must_are_found() {
+        let look = |values: &[(i32, i64)]| {
+            let seen: Vec<Seen> = values
+                .iter()
+                .enumerate()
+                .map(|(counter, (kind, value))| {
+                    let of_reader = *kind == type_id::SUBSCRIBER_POSITION;
+                    let counter = Growing {
+                        driver: 1,
+                        counter: counter as i32,
+                        registration: if of_reader { 8 } else { 7 },
+                        reference: if of_reader { 7 } else { 0 },
+                    };
+                    Seen {
+                        counter,
+                        kind: *kind,
+                        value: *value,
+                    }
+                })
+                .collect();
+            Checkers::new()
+                .on_counters(&seen, 1000, NanoTime(0))
+                .map_err(|violation| violation.rule)
+        };
+        let (position, limit) = (type_id::SENDER_POSITION, type_id::SENDER_LIMIT);
+        assert_eq!(look(&[(position, 64), (limit, 64)]), Ok(()));
+        assert_eq!(
+            look(&[(position, 96), (limit, 64)]),
+            Err("the sender stays within its limit")
+        );
+        let (mark, rebuilt) = (type_id::RECEIVER_HIGH_WATER_MARK, type_id::RECEIVER_POSITION);
+        let reader = type_id::SUBSCRIBER_POSITION;
+        assert_eq!(
+            look(&[(mark, 1064), (rebuilt, 96), (reader, 64), (reader, 1064)]),
+            Ok(())
+        );
+        assert_eq!(
+            look(&[(mark, 64), (rebuilt, 96)]),
+            Err("nothing is rebuilt before it arrives")
+        );
+        assert_eq!(
+            look(&[(mark, 64), (reader, 96)]),
+            Err("nobody reads before it arrives")
+        );
+        assert_eq!(
+            look(&[(mark, 1096), (reader, 64), (reader, 1064)]),
+            Err("nobody writes where a reader may still read")
+        );
     }
 
     #[test]

@@ -245,6 +245,12 @@ impl Publisher {
         self.id
     }
 
+    /// How many messages it wants to offer in so many nanoseconds.
+    #[must_use]
+    pub fn messages_in(&self, nanos: i64) -> u64 {
+        (nanos / self.plan.interval_ns).cast_unsigned() * u64::from(self.plan.burst)
+    }
+
     /// Offers nothing any more.
     pub fn stop_offering(&mut self) {
         self.is_offering = false;

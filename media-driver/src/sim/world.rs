@@ -17,7 +17,7 @@ use fulmar::directory::{Directory, MemDirectory};
 use fulmar::time::{Clock, NanoTime};
 use fulmar::{Client, ClientSettings};
 
-use super::checkers::{Checkers, Growing, Violation};
+use super::checkers::{Checkers, Growing, Seen, Violation};
 use super::clock::VirtualClock;
 use super::network::{Link, SimNetwork};
 use super::prng::Prng;
@@ -40,6 +40,10 @@ const STEP_MIN_NS: i64 = 10_000;
 const STEP_MAX_NS: i64 = 20 * MILLISECOND;
 /// Rounds at one instant after which the agents are taken to keep each other busy for ever.
 const ROUNDS_AT_ONCE_MAX: u32 = 200_000;
+/// The part of what a publisher wants to offer that it must get rid of when there are no faults: one in so many.
+const PROGRESS_LEAST: u64 = 10;
+/// How often in a row a deadline may be due at once although nobody has work then.
+const DUE_STEPS_MAX: u32 = 1_000;
 /// Idle rounds between two looks at all counters.
 const ROUNDS_BETWEEN_LOOKS: u64 = 16;
 /// Events kept for the report of a failure.
@@ -230,6 +234,9 @@ pub struct World {
     /// Clients that died: their memory is as they left it, and nobody gives them turns.
     dead: Vec<(Client, Role)>,
     checkers: Checkers,
+    /// For a look at the counters of a driver.
+    seen: Vec<Seen>,
+    term_length: i64,
     scheduler: Prng,
     claims: Prng,
     laziness: Prng,
@@ -239,6 +246,8 @@ pub struct World {
     trace: Trace,
     rounds: u64,
     idle_rounds: u64,
+    /// How often in a row a deadline was due and nobody did anything.
+    due_steps: u32,
     faults: BTreeMap<&'static str, u64>,
     events: VecDeque<(NanoTime, String)>,
     link_changes: Vec<(usize, usize)>,
@@ -264,6 +273,8 @@ impl World {
             actors: Vec::new(),
             dead: Vec::new(),
             checkers: Checkers::new(),
+            seen: Vec::new(),
+            term_length: 0,
             scheduler: Prng::new(seed, "scheduler"),
             claims: Prng::new(seed, "claims"),
             laziness: Prng::new(seed, "laziness"),
@@ -273,6 +284,7 @@ impl World {
             trace: Trace(seed),
             rounds: 0,
             idle_rounds: 0,
+            due_steps: 0,
             faults: BTreeMap::new(),
             events: VecDeque::new(),
             link_changes: Vec::new(),
@@ -356,14 +368,17 @@ impl World {
         self.heal()?;
         self.run_for(self.plan.recovery_ns / 2)?;
         let before = self.checkers.progress();
-        self.run_for(self.plan.recovery_ns - self.plan.recovery_ns / 2)?;
-        self.check_progress(&before)?;
+        self.checkers.begin_well();
+        let rest_ns = self.plan.recovery_ns - self.plan.recovery_ns / 2;
+        self.run_for(rest_ns)?;
+        self.check_progress(&before, rest_ns)?;
         self.stop_offering();
         self.run_until(
             "everything arrives after the faults",
             self.plan.drain_ns,
             |world| Ok(world.checkers.missing()),
         )?;
+        self.checkers.check_well()?;
         if self.plan.keeps_images {
             self.checkers.check_unbroken()?;
         }
@@ -443,7 +458,31 @@ impl World {
         if self.idle_rounds.is_multiple_of(ROUNDS_BETWEEN_LOOKS) {
             self.check_counters()?;
         }
-        let next = self.next_time(end);
+        let wanted = self.next_deadline(end);
+        let least = self.now().plus_nanos(STEP_MIN_NS).earlier(end);
+        let is_due = least.since(wanted) > 0;
+        self.due_steps = if is_due && rounds == 0 {
+            self.due_steps + 1
+        } else {
+            0
+        };
+        if self.due_steps > DUE_STEPS_MAX {
+            return Err(Violation::new(
+                "deadlines that are due bring work",
+                format!(
+                    "{} times in a row one was due and nobody did anything; due now: {}",
+                    self.due_steps,
+                    self.who_is_due()
+                ),
+            ));
+        }
+        let mut next = if is_due { least } else { wanted };
+        // A datagram arrives when it does.
+        if let Some(arrival) = self.network.next_arrival()
+            && arrival.since(self.now()) > 0
+        {
+            next = next.earlier(arrival);
+        }
         self.clock.advance_to(next);
         for host in &self.hosts {
             host.clock.advance_to(next);
@@ -516,8 +555,8 @@ impl World {
         Ok(work + done)
     }
 
-    /// The next time at which anybody has something to do.
-    fn next_time(&self, end: NanoTime) -> NanoTime {
+    /// The next time, at most `end`, at which anybody has something to do if no datagram comes before.
+    fn next_deadline(&self, end: NanoTime) -> NanoTime {
         let now = self.now();
         let mut next = now.plus_nanos(STEP_MAX_NS).earlier(end);
         for host in &self.hosts {
@@ -545,20 +584,37 @@ impl World {
                         Role::Subscriber(_) => deadline,
                     }
                 }
-                (None, _) => application.start_at,
+                (None, _) if self.is_offering => application.start_at,
+                (None, _) => continue,
             };
             next = next.earlier(deadline);
         }
         if let Some((at, _)) = self.plan.events.get(self.next_event) {
             next = next.earlier(START.plus_nanos(*at));
         }
-        let least = now.plus_nanos(STEP_MIN_NS).earlier(end);
-        let next = if least.since(next) > 0 { least } else { next };
-        // A datagram arrives when it does.
-        match self.network.next_arrival() {
-            Some(arrival) if arrival.since(now) > 0 => next.earlier(arrival),
-            _ => next,
+        next
+    }
+
+    /// Agents and clients with a deadline that is due.
+    fn who_is_due(&self) -> String {
+        let now = self.now();
+        let mut due = Vec::new();
+        for (index, host) in self.hosts.iter().enumerate() {
+            let Some(driver) = &host.driver else {
+                continue;
+            };
+            let agents = 0..host.stalled_until.len();
+            let agents = agents.filter(|agent| driver.invoker.next_deadline_of(*agent).is_due(now));
+            due.extend(agents.map(|agent| format!("agent {agent} of host {index}")));
         }
+        for (index, application) in self.applications.iter().enumerate() {
+            if let Some((client, _)) = &application.running
+                && client.next_deadline().is_due(now)
+            {
+                due.push(format!("client {index}"));
+            }
+        }
+        due.join(", ")
     }
 
     // Checks
@@ -570,32 +626,42 @@ impl World {
                 continue;
             };
             let counters = driver.cnc.counters();
-            let mut found = Ok(());
+            self.seen.clear();
             counters.for_each_value(|id, kind, value| {
-                if found.is_ok() && kind != type_id::SYSTEM {
+                if kind != type_id::SYSTEM {
                     let counter = Growing {
                         driver: driver.id,
                         counter: id.0,
                         registration: counters.registration_id(id).unwrap_or(0),
                         reference: counters.reference_id(id).unwrap_or(0),
                     };
-                    found = self.checkers.on_counter(counter, kind, value, now);
+                    self.seen.push(Seen { counter, kind, value });
                 }
             });
-            found?;
+            self.checkers.on_counters(&self.seen, self.term_length, now)?;
         }
         Ok(())
     }
 
-    fn check_progress(&self, before: &[(u64, u64)]) -> Result<(), Violation> {
-        for (publisher, count) in self.checkers.progress() {
-            let then = before.iter().find(|(id, _)| *id == publisher);
-            if then.is_none_or(|(_, then)| count <= *then) {
+    /// That every publisher was taken a share of what it wanted to offer since `before`, `for_ns` ago.
+    fn check_progress(&self, before: &[(u64, u64)], for_ns: i64) -> Result<(), Violation> {
+        let now = self.checkers.progress();
+        for application in &self.applications {
+            let Some((_, Role::Publisher(publisher))) = &application.running else {
+                continue;
+            };
+            let count = |counts: &[(u64, u64)]| {
+                let found = counts.iter().find(|(id, _)| *id == publisher.id());
+                found.map_or(0, |(_, count)| *count)
+            };
+            let (offered, wanted) = (count(&now) - count(before), publisher.messages_in(for_ns));
+            if offered < (wanted / PROGRESS_LEAST).max(1) {
                 return Err(Violation::new(
                     "everybody gets on after the faults",
                     format!(
-                        "publisher {publisher} stands at {count} messages {} s after the faults",
-                        self.plan.recovery_ns / SECOND
+                        "publisher {} got rid of {offered} messages in {:.1} s and wanted to offer {wanted}",
+                        publisher.id(),
+                        for_ns as f64 / SECOND as f64
                     ),
                 ));
             }
@@ -755,6 +821,7 @@ impl World {
                 .map_err(|error| failed(error.to_string()))?;
         }
         let context = settings.conclude().map_err(|error| failed(error.to_string()))?;
+        self.term_length = i64::from(context.term_buffer_length);
         let surroundings = Surroundings {
             seed: self.drivers.next_u64(),
             proof_secret: self.drivers.next_u64(),
