@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use fulmar::cnc::CncFile;
 use fulmar::control::response::PublicationReady;
 use fulmar::control::{Command, CommandHeader, ErrorCode, Response, Text};
-use fulmar::counters::SystemCounter;
+use fulmar::counters::{SystemCounter, type_id};
 use fulmar::directory::{Directory, MemDirectory};
 use fulmar::id::{ClientId, CorrelationId, CounterId, RegistrationId, StreamId};
 use fulmar::log::{AppendOutcome, ConcurrentAppender, LogBuffers, NoReservedValue, NoWindow};
@@ -146,10 +146,7 @@ impl World {
         loop {
             for (client, counter) in &mut self.beating {
                 if counter.is_none() {
-                    *counter = self
-                        .cnc
-                        .counters()
-                        .find_by(fulmar::counters::type_id::CLIENT_HEARTBEAT, *client);
+                    *counter = self.cnc.counters().find_by(type_id::CLIENT_HEARTBEAT, *client);
                 }
                 if let Some(counter) = counter.and_then(|id| self.cnc.counters().counter(id)) {
                     counter.set_release(self.clock.now().epoch.0);
@@ -205,6 +202,15 @@ impl World {
 
     fn value(&self, id: CounterId) -> i64 {
         self.cnc.counters().value(id).unwrap()
+    }
+
+    /// Type and id of every counter there is.
+    fn counters(&self) -> Vec<(i32, CounterId)> {
+        let mut counters = Vec::new();
+        self.cnc
+            .counters()
+            .for_each_value(|id, type_id, _| counters.push((type_id, id)));
+        counters
     }
 }
 
@@ -359,6 +365,60 @@ fn a_silent_client_loses_everything_in_order_and_others_keep_theirs() {
         world.directory.logs().unwrap().contains(&path),
         "the shared log lives on with the other client"
     );
+}
+
+/// A client with a counter, a publication and a subscription that has an image of it and one of a publication of
+/// another client goes, in both ways.
+#[test]
+fn every_counter_of_a_client_that_went_is_freed() {
+    for closes in [false, true] {
+        let mut world = World::new();
+        let stays = world.client();
+        world.add_publication(stays, CHANNEL);
+        world.settle();
+        let before = world.counters();
+        let goes = world.client();
+        let counter = world.send(
+            goes,
+            Command::AddCounter {
+                type_id: 1001,
+                key: b"k",
+                label: Text::from("l"),
+            },
+        );
+        let exclusive = world.send(
+            goes,
+            Command::AddExclusivePublication {
+                stream_id: STREAM,
+                channel: Text::from(CHANNEL),
+            },
+        );
+        let subscription = world.add_subscription(goes, CHANNEL);
+        let events = world.settle();
+        publication_of(&events, exclusive);
+        image_counter(&events, subscription);
+        let added: Vec<i32> = world.counters()[before.len()..]
+            .iter()
+            .map(|(type_id, _)| *type_id)
+            .collect();
+        for type_id in [
+            1001,
+            type_id::CLIENT_HEARTBEAT,
+            type_id::PUBLISHER_LIMIT,
+            type_id::SUBSCRIBER_POSITION,
+        ] {
+            assert!(added.contains(&type_id), "type {type_id} in {added:?}");
+        }
+        if closes {
+            world.send(goes, Command::ClientClose);
+        } else {
+            world.beating.remove(&goes.0);
+        }
+        let events = world.run(30 * SECOND);
+        assert_eq!(world.counters(), before, "closes: {closes}");
+        let gone = |event: &&Event| matches!(event, Event::CounterGone(id, _) if id.0 == counter.0);
+        assert_eq!(events.iter().filter(gone).count(), 1, "{events:?}");
+    }
 }
 
 #[test]
