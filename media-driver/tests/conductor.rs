@@ -422,6 +422,82 @@ fn every_counter_of_a_client_that_went_is_freed() {
 }
 
 #[test]
+fn a_counter_that_its_client_removes_is_freed() {
+    let mut world = World::new();
+    let client = world.client();
+    world.add_publication(client, CHANNEL);
+    world.settle();
+    let before = world.counters();
+    let counter = world.send(
+        client,
+        Command::AddCounter {
+            type_id: 1001,
+            key: b"k",
+            label: Text::from("l"),
+        },
+    );
+    world.settle();
+    assert_eq!(world.counters().len(), before.len() + 1);
+    let registration_id = RegistrationId(counter.0);
+    world.send(client, Command::RemoveCounter { registration_id });
+    world.settle();
+    assert_eq!(world.counters(), before);
+}
+
+#[test]
+fn a_keepalive_command_counts_as_a_heartbeat() {
+    let mut world = World::new();
+    let client = world.client();
+    world.add_publication(client, CHANNEL);
+    world.settle();
+    // Nothing writes to its heartbeat counter any more.
+    world.beating.remove(&client.0);
+    for second in 0..15 {
+        world.send(client, Command::ClientKeepalive);
+        let events = world.run(SECOND);
+        assert!(!events.contains(&Event::TimedOut(client)), "second {second}");
+    }
+    assert!(world.run(12 * SECOND).contains(&Event::TimedOut(client)));
+}
+
+#[test]
+fn a_client_holds_no_more_subscriptions_than_it_may() {
+    const MOST: i32 = 16_384;
+    let mut world = World::new();
+    let client = world.client();
+    let subscribe = |world: &mut World, stream: i32| {
+        world.send(
+            client,
+            Command::AddSubscription {
+                stream_id: StreamId(stream),
+                channel: Text::from(CHANNEL),
+            },
+        )
+    };
+    let mut ready = 0;
+    for stream in 0..MOST {
+        subscribe(&mut world, stream);
+        if stream % 16 == 15 {
+            // A few commands are taken in each cycle.
+            while ready <= stream {
+                let events = world.settle();
+                assert!(!events.is_empty(), "{ready} of {stream}");
+                ready += events
+                    .iter()
+                    .map(|event| i32::from(matches!(event, Event::Subscription(_))))
+                    .sum::<i32>();
+            }
+        }
+    }
+    assert_eq!(ready, MOST);
+    let refused = subscribe(&mut world, MOST);
+    let events = world.settle();
+    let is_refusal =
+        |event: &Event| matches!(event, Event::Error(id, ErrorCode::GenericError, _) if *id == refused);
+    assert!(events.iter().any(is_refusal), "{events:?}");
+}
+
+#[test]
 fn steps_of_the_wall_clock_time_nobody_out_and_refresh_the_heartbeat_at_once() {
     let mut world = World::new();
     let client = world.client();
@@ -572,6 +648,43 @@ fn an_untethered_subscriber_that_stalls_goes_stops_counting_and_returns_with_its
         position,
         "two that return together do not hold each other back"
     );
+    assert_eq!(world.value(limit), position + 32 * 1024);
+}
+
+#[test]
+fn a_subscriber_that_is_left_behind_for_good_leaves_no_counter() {
+    let mut world = World::new();
+    let client = world.client();
+    let healthy = world.add_subscription(client, CHANNEL);
+    let publication = world.add_publication(client, CHANNEL);
+    let events = world.settle();
+    let (_, limit, path) = publication_of(&events, publication);
+    let healthy = world
+        .cnc
+        .counters()
+        .counter(image_counter(&events, healthy))
+        .unwrap();
+    let before = world.counters();
+    let stalled = world.add_subscription(client, "aeron:ipc?tether=false|rejoin=false");
+    image_counter(&world.settle(), stalled);
+    assert_eq!(world.counters().len(), before.len() + 1);
+    let appender = world.appender(&path);
+    let message = [0u8; 1000];
+    let mut position = 0;
+    while position < 28_000 {
+        match appender.offer(&NoWindow, &&message[..], &NoReservedValue, world.value(limit)) {
+            AppendOutcome::Appended { position: at } => position = at,
+            other => panic!("{other:?}"),
+        }
+    }
+    healthy.set_release(position);
+    let gone = Event::ImageGone {
+        image: publication,
+        subscription: stalled.into(),
+    };
+    let events = world.run(20 * SECOND);
+    assert!(events.contains(&gone), "{events:?}");
+    assert_eq!(world.counters(), before);
     assert_eq!(world.value(limit), position + 32 * 1024);
 }
 

@@ -29,6 +29,31 @@ fn a_spy_sees_what_is_sent_and_connects_a_publication_that_allows_it() {
 }
 
 #[test]
+fn a_spy_on_one_session_sees_no_other() {
+    let driver = driver(&[]);
+    let (publisher, subscriber) = (client(&driver), client(&driver));
+    let channel = "aeron:udp?endpoint=127.0.0.1:40325|ssc=true";
+    let spy_on = |params: &str| {
+        subscriber
+            .add_subscription(&format!("aeron-spy:{channel}{params}"), STREAM)
+            .unwrap()
+    };
+    let (mut all, mut one) = (spy_on(""), spy_on("|session-id=77"));
+    let publish = |session: i32| {
+        publisher
+            .add_exclusive_publication(&format!("{channel}|session-id={session}"), STREAM)
+            .unwrap()
+    };
+    let (mut other, mut wanted) = (publish(78), publish(77));
+    until("the images are there", || {
+        all.image_count() == 2 && one.is_connected()
+    });
+    stream(&mut other, &mut [&mut all], 10);
+    stream(&mut wanted, &mut [&mut all, &mut one], 10);
+    assert_eq!(one.image_count(), 1);
+}
+
+#[test]
 fn a_spy_beside_a_receiver_reads_the_same() {
     let driver = driver(&[]);
     let (publisher, subscriber) = (client(&driver), client(&driver));

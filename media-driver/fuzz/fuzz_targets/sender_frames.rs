@@ -298,7 +298,8 @@ impl World {
     fn check_data(&self, datagram: &[u8], before: i64) {
         let first = DataHeader::parse(datagram).expect("it was classified");
         let start = SHAPE.position(first.term_id, first.term_offset);
-        assert!(start >= self.start && start <= self.position);
+        let extent = self.start..=self.position;
+        assert!(extent.contains(&start), "{start} is not within {extent:?}: {first:?}");
         if first.frame_length == 0 {
             assert_eq!(datagram.len(), 32, "a heartbeat");
             return;

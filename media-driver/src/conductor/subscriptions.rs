@@ -341,3 +341,36 @@ impl Conductor {
         counters
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fulmar::uri::ChannelUri;
+
+    use super::*;
+    use crate::DriverSettings;
+
+    #[test]
+    fn a_response_subscription_takes_no_session_but_the_one_that_answers_it() {
+        let context = DriverSettings::defaults().conclude().unwrap();
+        let channel = "aeron:udp?control-mode=response|control=127.0.0.1:40123";
+        let params = SubscriptionParams::from_uri(&ChannelUri::parse(channel).unwrap(), &context).unwrap();
+        let mut link = SubscriptionLink {
+            id: LinkId(1),
+            registration_id: RegistrationId(2),
+            client_id: ClientId(3),
+            stream_id: StreamId(4),
+            channel: channel.to_owned(),
+            kind: LinkKind::Network(EndpointId(5)),
+            session_id: None,
+            is_response: params.is_response,
+            params: Arc::new(params),
+            is_destination: false,
+        };
+        assert!(!link.takes_session(SessionId(6)));
+        link.session_id = Some(SessionId(6));
+        assert!(link.takes_session(SessionId(6)) && !link.takes_session(SessionId(7)));
+        link.is_response = false;
+        link.session_id = None;
+        assert!(link.takes_session(SessionId(7)));
+    }
+}

@@ -350,6 +350,20 @@ mod tests {
     }
 
     #[test]
+    fn who_was_heard_at_the_old_address_of_a_name_does_not_count_at_the_new_one() {
+        let mut destinations = manual();
+        assert!(!destinations.on_status_message(at(0), 7, address(1, 40123), Proof::Position));
+        assert!(destinations.set_address(RegistrationId(1), address(9, 40123)));
+        // It goes on at the old address; nobody has been heard at the new one.
+        destinations.on_status_message(at(6), 7, address(1, 40123), Proof::Position);
+        destinations.on_status_message(at(6), 8, address(2, 40123), Proof::Position);
+        let silent: Vec<_> = destinations.silent(at(7)).map(|(id, _)| id).collect();
+        assert_eq!(silent, [RegistrationId(1)]);
+        destinations.on_status_message(at(7), 9, address(9, 40123), Proof::Position);
+        assert_eq!(destinations.silent(at(8)).count(), 0);
+    }
+
+    #[test]
     fn a_dynamic_destination_is_known_by_receiver_and_port_only() {
         let mut destinations = dynamic();
         destinations.on_status_message(at(0), 7, address(1, 5000), Proof::Position);

@@ -8,7 +8,7 @@ use fulmar::counters::{Counter, SystemCounter};
 use fulmar::id::{RegistrationId, SessionId, StreamId};
 use fulmar::log::descriptor::FRAME_HEADER_LENGTH;
 use fulmar::log::frame::{FLAG_EOS, FLAG_REVOKED, FLAGS_UNFRAGMENTED};
-use fulmar::log::{LogBuffers, Payload, scan_datagram};
+use fulmar::log::{LogBuffers, Payload, scan_datagram, starts_frame};
 use fulmar::position::PositionShape;
 use fulmar::sync::Arc;
 use fulmar::time::NanoTime;
@@ -687,6 +687,14 @@ impl PublicationSender {
         position >= (self.position - kept).max(self.initial_position) && position < self.position
     }
 
+    /// Whether a frame starts at a position that the log still holds. Receivers lose whole frames; who asks for the middle
+    /// of a message would have its payload sent as if it were frames of this stream.
+    fn starts_frame(&self, position: i64) -> bool {
+        let term = self.log.term(self.shape.partition(position));
+        let (offset, term_id) = (self.shape.offset(position), self.shape.term_id(position));
+        starts_frame(term, offset, term_id, (self.session_id, self.stream_id))
+    }
+
     // Receiving
 
     /// Whether a status message that asks for no SETUP names a position this stream can be at (wire protocol 3.6 step
@@ -764,7 +772,7 @@ impl PublicationSender {
             return;
         }
         let position = self.shape.position(nak.term_id, nak.term_offset);
-        if !self.may_resend(position) {
+        if !self.may_resend(position) || !self.starts_frame(position) {
             return;
         }
         let term_left = i64::from(self.term_length() - nak.term_offset);

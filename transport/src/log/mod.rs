@@ -51,6 +51,6 @@ pub use gap::{Gap, GapScan, for_each_gap, scan_gap};
 pub use metadata::{Metadata, producer_position};
 pub use payload::{NoReservedValue, ReservedValue, Source};
 pub use read::{Action, ReadResult, scan_fragments};
-pub use scan::{Run, Scan, run_of_equal, scan_datagram};
+pub use scan::{Run, Scan, run_of_equal, scan_datagram, starts_frame};
 pub use unblock::{PadRange, Sweep, Unblock, pad_range, sweep, unblock, unblock_guarded, unblock_to};
 pub use words::{HeaderWord, Slot, Term, Words};

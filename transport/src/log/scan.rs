@@ -4,6 +4,7 @@
 //! be ends a datagram like one that is not committed.
 #![forbid(unsafe_code)]
 
+use crate::id::{SessionId, StreamId, TermId};
 use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH};
 use crate::log::frame::FrameView;
 #[cfg(not(loom))]
@@ -136,6 +137,28 @@ pub fn datagram_bytes(term: &Term<View>, offset: i32, length: i32) -> Payload<'_
         .unwrap_or(Payload::from_slice(&[]))
 }
 
+/// Whether a complete frame that names this very place and stream starts at `offset`. Bytes in the middle of a message may
+/// look like a frame of any length; who asks from outside for a place in the log may have meant them.
+#[inline]
+#[must_use]
+pub fn starts_frame<B: Words>(
+    term: &Term<B>,
+    offset: i32,
+    term_id: TermId,
+    stream: (SessionId, StreamId),
+) -> bool {
+    if !is_slot(term, offset) {
+        return false;
+    }
+    let slot = term.slot(offset as usize);
+    // SYNC frame-length: the frame is complete once this is positive.
+    FrameView::new(slot, slot.load_acquire(HeaderWord::Length)).is_some_and(|frame| {
+        frame.term_offset() == offset
+            && frame.term_id() == term_id
+            && (frame.session_id(), frame.stream_id()) == stream
+    })
+}
+
 /// Whether a frame can start at this offset.
 #[inline]
 pub(super) fn is_slot<B: Words>(term: &Term<B>, offset: i32) -> bool {
@@ -148,7 +171,7 @@ mod tests {
 
     use super::*;
     use crate::log::frame::{FLAGS_UNFRAGMENTED, TYPE_DATA, TYPE_PADDING, length_word};
-    use crate::memory::Region;
+    use crate::memory::{AtomicBuffer, Region};
 
     const LENGTH: usize = 4096;
 
@@ -192,6 +215,30 @@ mod tests {
         assert_eq!(scan_datagram(&term, 64, 32).advance(), 1024);
         put(&term, 4064, 32, TYPE_PADDING);
         assert_eq!(scan_datagram(&term, 4064, 1408), scan(32, 0));
+    }
+
+    #[test]
+    fn only_a_frame_that_names_its_own_place_starts_there() {
+        let term = term();
+        let (term_id, stream) = (TermId(-3), (SessionId(7), StreamId(9)));
+        let put_header = |offset: usize, named: i32| {
+            let bytes = crate::wire::encode_heartbeat(0xC0, stream.0, stream.1, term_id, named);
+            term.buffer().copy_in(offset, &bytes);
+            put(&term, offset, 64, TYPE_DATA);
+        };
+        put_header(64, 64);
+        put_header(128, 64);
+        assert!(starts_frame(&term, 64, term_id, stream));
+        assert!(!starts_frame(&term, 128, term_id, stream), "names another place");
+        for offset in [-64, 0, 65, 96, LENGTH as i32] {
+            assert!(!starts_frame(&term, offset, term_id, stream), "{offset}");
+        }
+        assert!(!starts_frame(&term, 64, TermId(-2), stream));
+        for other in [(SessionId(8), stream.1), (stream.0, StreamId(8))] {
+            assert!(!starts_frame(&term, 64, term_id, other));
+        }
+        put(&term, 64, -64, TYPE_DATA);
+        assert!(!starts_frame(&term, 64, term_id, stream), "not complete");
     }
 
     #[test]

@@ -276,6 +276,17 @@ fn a_publication_that_starts_late_needs_no_cleaning_from_the_beginning() {
 }
 
 #[test]
+fn nothing_more_is_taken_after_the_last_one_has_closed() {
+    let mut fixture = fixture(UDP);
+    fixture.connect();
+    fixture.publication.update_limit();
+    assert_eq!(fixture.limit.get_relaxed(), WINDOW);
+    fixture.close();
+    assert_eq!(fixture.limit.get_relaxed(), 0);
+    assert_eq!(fixture.publish_all(), 0);
+}
+
+#[test]
 fn closing_with_everything_sent_is_the_end_of_the_stream_at_once() {
     let mut fixture = fixture(UDP);
     fixture.connect();

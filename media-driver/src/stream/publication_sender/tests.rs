@@ -1,11 +1,12 @@
 use fulmar::counters::SystemCounter as C;
+use fulmar::log::{AppendOutcome, NoReservedValue};
 use fulmar::wire::{DataHeader, FrameKind, classify};
 
 use super::*;
 use crate::protocol::flow_control::{MinFlowControl, Strategy};
 use crate::stream::fixtures::{
-    Fixture, MS, MTU, Options, RECEIVER, SESSION, STREAM, TERM, asking, at, leaving, limits, nak, peer,
-    status,
+    Fixture, INITIAL_TERM, MS, MTU, Options, RECEIVER, SESSION, STREAM, TERM, asking, at, leaving, limits,
+    nak, peer, status,
 };
 
 const HALF: i32 = TERM / 2;
@@ -698,6 +699,29 @@ fn requests_outside_the_log_are_ignored() {
     }
     assert!(fixture.nak(2 * MS, 0, 0).is_empty());
     assert_eq!(fixture.system.get(C::RetransmitsSent).get_relaxed(), 0);
+}
+
+/// Found by fuzzing (`sender_frames`): a message whose first payload byte is 0xA5 reads as a frame of 165 bytes at its
+/// payload, and one that carries a whole header as any frame.
+#[test]
+fn requests_for_the_middle_of_a_message_are_ignored() {
+    let mut fixture = Fixture::new();
+    fixture.send(0);
+    fixture.connect(0, HALF);
+    let mut forged = fulmar::wire::encode_heartbeat(0xC0, SESSION, STREAM, INITIAL_TERM, 256).to_vec();
+    forged[0] = 64;
+    forged.resize(256, 0);
+    for payload in [&[0xA5_u8] as &[u8], &forged] {
+        let outcome = fixture.publisher.offer(&payload, &NoReservedValue, i64::MAX / 2);
+        assert!(matches!(outcome, AppendOutcome::Appended { .. }), "{outcome:?}");
+    }
+    let sent = fixture.send(1);
+    assert_eq!(lengths(&sent), [64 + 288]);
+    for middle in [32, 96, 128, 320] {
+        assert!(fixture.nak(2 * MS, middle, 64).is_empty(), "{middle}");
+    }
+    assert_eq!(fixture.nak(2 * MS, 0, 352), sent);
+    assert_eq!(fixture.system.get(C::RetransmitsSent).get_relaxed(), 1);
 }
 
 #[test]
