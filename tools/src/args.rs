@@ -454,11 +454,7 @@ pub(crate) struct ConfigArgs {
 /// `fulmar sim`
 #[cfg(feature = "sim")]
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Scenarios: swarm, two-hosts, lossy, partition, restart, killed-mid-claim.\n\
-                        The same seed always makes the same world. A world that breaks a rule ends the command with status 1\n\
-                        and a line that shows it again."
-)]
+#[command(after_help = sim_help())]
 pub(crate) struct SimArgs {
     /// Run the world of this seed (0x for hexadecimal digits)
     #[arg(long, value_name = "N", value_parser = parse_seed, conflicts_with = "seeds")]
@@ -480,9 +476,30 @@ pub(crate) struct SimArgs {
     )]
     pub(crate) limit: Option<Duration>,
 
-    /// What the worlds are like
+    /// What the worlds are like; see below
     #[arg(long, value_name = "NAME", default_value = "swarm")]
     pub(crate) scenario: String,
+
+    /// Write every datagram that is sent in the world to FILE (pcap)
+    #[arg(long, value_name = "FILE", requires = "seed", conflicts_with = "seeds")]
+    pub(crate) capture: Option<PathBuf>,
+
+    /// Print the last events of the world even if nothing was wrong with it
+    #[arg(long, requires = "seed", conflicts_with = "seeds")]
+    pub(crate) events: bool,
+}
+
+#[cfg(feature = "sim")]
+fn sim_help() -> String {
+    let mut text = String::from("Scenarios:\n");
+    for (name, about) in fulmar_media_driver::sim::swarm::scenarios() {
+        text.push_str(&format!("  {name:<18}{about}\n"));
+    }
+    text.push_str(
+        "\nThe same seed always makes the same world: two runs of the same seeds, on any machine, print the same trace.\n\
+         A world that breaks a rule ends the command with status 1 and a line that shows it again.",
+    );
+    text
 }
 
 #[cfg(feature = "sim")]
@@ -566,9 +583,30 @@ mod tests {
             "fulmar backlog --dir /d --json",
             "fulmar terminate --dir /d",
             "fulmar config --dir /d -D a=b --json",
+            #[cfg(feature = "sim")]
+            "fulmar sim --seeds 0..0x10 --for 10s --scenario lossy",
+            #[cfg(feature = "sim")]
+            "fulmar sim --seed 0x2a --events --capture f.pcap",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
+    }
+
+    #[test]
+    #[cfg(feature = "sim")]
+    fn help_names_every_scenario() {
+        let text = sim_help();
+        let mut count = 0;
+        for (name, about) in fulmar_media_driver::sim::swarm::scenarios() {
+            assert!(
+                text.contains(&format!("\n  {name} ")) && text.contains(about),
+                "{name}: {text}"
+            );
+            count += 1;
+        }
+        assert!(count > 1);
+        let error = parse("fulmar sim --help").unwrap_err().to_string();
+        assert!(error.contains("\n  swarm  "), "{error}");
     }
 
     #[test]
@@ -587,6 +625,14 @@ mod tests {
             "fulmar ping --length 17m",
             "fulmar stat --interval 0",
             "fulmar driver --threading many",
+            #[cfg(feature = "sim")]
+            "fulmar sim --capture f --seeds 0..2",
+            #[cfg(feature = "sim")]
+            "fulmar sim --events",
+            #[cfg(feature = "sim")]
+            "fulmar sim --events --seeds 0..2",
+            #[cfg(feature = "sim")]
+            "fulmar sim --seed 1 --seeds 1..2",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

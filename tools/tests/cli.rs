@@ -86,9 +86,38 @@ fn a_simulated_world_is_the_same_each_time_it_is_run() {
     };
     assert!(trace(&first).is_some());
     assert_eq!(trace(&first), trace(&second));
-    for line in ["sim --seeds 5..5", "sim --seed x", "sim --scenario none"] {
+    assert_ne!(trace(&first), trace(&run("sim --seed 0x2b --scenario lossy")));
+    for line in [
+        "sim --seeds 5..5",
+        "sim --seed x",
+        "sim --scenario none",
+        "sim --capture file",
+        "sim --events",
+    ] {
         assert_eq!(run(line).status.code(), Some(2), "{line}");
     }
+    let none = run("sim --for 0s");
+    assert_failed(&none, &["no world was run"]);
+}
+
+#[test]
+fn a_simulated_world_shows_its_datagrams_and_its_last_events() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path()).expect("the directory is made");
+    let file = format!("{}/world.pcap", dir.path());
+    let line = format!("sim --seed 1 --scenario restart --events --capture {file}");
+    let output = run(&line);
+    assert_done(&output);
+    let text = stdout(&output);
+    assert!(text.contains(" RestartDriver { host: 1, "), "{text}");
+    assert!(text.contains(" all clients close\nseed 0x1 "), "{text}");
+    let capture = std::fs::read(&file).expect("the capture is there");
+    assert_eq!(capture.get(..4), Some(&0xA1B2_3C4D_u32.to_le_bytes()[..]));
+    assert!(capture.len() > 100_000, "{} bytes", capture.len());
+    let output = run(&format!("sim --seed 1 --capture {}/none/world.pcap", dir.path()));
+    assert_failed(&output, &["world.pcap can not be written"]);
+    let output = run("sim --seed 1 --scenario lossy --capture /dev/full");
+    assert_failed(&output, &["/dev/full can not be written"]);
 }
 
 #[test]
