@@ -9,13 +9,14 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fulmar::cnc::CncFile;
 use fulmar::counters::type_id;
 use fulmar::directory::{Directory, MemDirectory};
+use fulmar::report::{ErrorRecord, error_log};
 use fulmar::time::{Clock, NanoTime};
-use fulmar::{Client, ClientSettings};
+use fulmar::{Client, ClientError, ClientSettings};
 
 use super::checkers::{Checkers, Growing, Seen, Violation};
 use super::clock::VirtualClock;
@@ -234,6 +235,8 @@ pub struct World {
     /// Clients that died: their memory is as they left it, and nobody gives them turns.
     dead: Vec<(Client, Role)>,
     checkers: Checkers,
+    /// What clients told their error handlers, and which.
+    client_errors: Arc<Mutex<Vec<(usize, ClientError)>>>,
     /// For a look at the counters of a driver.
     seen: Vec<Seen>,
     term_length: i64,
@@ -273,6 +276,7 @@ impl World {
             actors: Vec::new(),
             dead: Vec::new(),
             checkers: Checkers::new(),
+            client_errors: Arc::default(),
             seen: Vec::new(),
             term_length: 0,
             scheduler: Prng::new(seed, "scheduler"),
@@ -379,6 +383,8 @@ impl World {
             |world| Ok(world.checkers.missing()),
         )?;
         self.checkers.check_well()?;
+        self.check_client_errors()?;
+        self.check_errors()?;
         if self.plan.keeps_images {
             self.checkers.check_unbroken()?;
         }
@@ -394,7 +400,7 @@ impl World {
                 driver.invoker.close();
             }
         }
-        Ok(())
+        self.check_memory()
     }
 
     fn run_for(&mut self, nanos: i64) -> Result<(), Violation> {
@@ -693,6 +699,72 @@ impl World {
         (sockets > 0).then(|| format!("{sockets} sockets are open"))
     }
 
+    /// That drivers have nothing in their error logs but what the faults explain.
+    fn check_errors(&self) -> Result<(), Violation> {
+        for (index, host) in self.hosts.iter().enumerate() {
+            let Some(driver) = &host.driver else {
+                continue;
+            };
+            // A client that died holds its addresses until it times out.
+            let kills = |(_, event): &(i64, Event)| matches!(event, Event::KillClient { .. });
+            let is_held = self.plan.events.iter().any(kills);
+            let errors = error_log::read_all(&driver.cnc.error_log());
+            let unexpected =
+                |error: &&ErrorRecord| !(is_held && error.text.contains("Address already in use"));
+            if let Some(error) = errors.iter().find(unexpected) {
+                return Err(Violation::new(
+                    "drivers report no errors",
+                    format!("host {index}, {} times: {}", error.count, error.text),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_client_errors(&self) -> Result<(), Violation> {
+        let errors = self.client_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        match errors.iter().find(|(_, error)| !self.is_expected(error)) {
+            None => Ok(()),
+            Some((client, error)) => Err(Violation::new(
+                "clients report no errors",
+                format!("client {client}: {error}"),
+            )),
+        }
+    }
+
+    /// Whether the faults of this world may do that.
+    fn is_expected(&self, error: &ClientError) -> bool {
+        let driver_is_lost = matches!(
+            error,
+            ClientError::DriverDied
+                | ClientError::DriverShutDown
+                | ClientError::DriverSilent(_)
+                | ClientError::DriverReplaced
+        );
+        let restarts = |(_, event): &(i64, Event)| matches!(event, Event::RestartDriver { .. });
+        driver_is_lost && self.plan.events.iter().any(restarts)
+    }
+
+    /// When drivers and clients are gone nobody holds any of their memory.
+    fn check_memory(&mut self) -> Result<(), Violation> {
+        self.dead.clear();
+        if self.faults.contains_key("claim left open") {
+            // A claim that nobody ever ends holds its log: here it is the simulated process that died.
+            return Ok(());
+        }
+        for (index, host) in self.hosts.iter().enumerate() {
+            let failed =
+                |what: String| Violation::new("memory is given back", format!("host {index}: {what}"));
+            host.directory
+                .delete()
+                .map_err(|error| failed(error.to_string()))?;
+            if let Some(path) = host.directory.held().first() {
+                return Err(failed(format!("somebody holds {path}")));
+            }
+        }
+        Ok(())
+    }
+
     // Faults
 
     fn apply_events(&mut self) -> Result<(), Violation> {
@@ -874,7 +946,13 @@ impl World {
             return Ok(());
         }
         let failed = |reason: String| Violation::new("clients connect", format!("client {index}: {reason}"));
+        let errors = Arc::clone(&self.client_errors);
+        let on_error = move |error: &ClientError| {
+            let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+            errors.push((index, error.clone()));
+        };
         let settings = ClientSettings {
+            on_error: Some(Arc::new(on_error)),
             driver_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_millis(500),
             resource_linger: Duration::from_secs(1),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::cnc::{extension, layout};
 use crate::id::RegistrationId;
-use crate::memory::Region;
+use crate::memory::{Region, RegionWatch};
 use crate::time::Clock;
 
 /// Named regions. Cloning shares them, so that a driver and its clients in one process see the same.
@@ -28,6 +28,8 @@ pub struct MemDirectory {
 struct State {
     exists: bool,
     files: BTreeMap<String, StoredRegion>,
+    /// Every region ever made that was there at the last look, by path.
+    made: Vec<(String, RegionWatch)>,
     /// Error logs saved by [`Directory::prepare`], by name.
     saved: BTreeMap<String, String>,
 }
@@ -36,6 +38,12 @@ struct State {
 struct StoredRegion {
     region: Region,
     allocated: u64,
+}
+
+impl State {
+    fn forget_dead(&mut self) {
+        self.made.retain(|(_, watch)| watch.holders() > 0);
+    }
 }
 
 impl MemDirectory {
@@ -59,6 +67,20 @@ impl MemDirectory {
     #[must_use]
     pub fn saved_error_log(&self, name: &str) -> Option<String> {
         self.state().saved.get(name).cloned()
+    }
+
+    /// Paths of the regions that somebody else than this directory holds: a driver, a client, a view. Empty when all of
+    /// them have let go, as memory that is held for ever is lost.
+    #[must_use]
+    pub fn held(&self) -> Vec<String> {
+        let mut state = self.state();
+        state.forget_dead();
+        let own = |path: &String| usize::from(state.files.contains_key(path));
+        let held = state
+            .made
+            .iter()
+            .filter(|(path, watch)| watch.holders() > own(path));
+        held.map(|(path, _)| path.clone()).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,6 +112,8 @@ impl MemDirectory {
             path: path.clone(),
             length,
         })?;
+        state.forget_dead();
+        state.made.push((path.clone(), region.watch()));
         state.files.insert(
             path,
             StoredRegion {
@@ -253,4 +277,31 @@ fn zeroed(length: usize) -> Option<Region> {
     }
     let mapping = memmap2::MmapOptions::new().len(length).map_anon().ok()?;
     Some(Region::mapped(mapping.into()))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_that_somebody_holds_are_told_even_when_their_file_is_gone() {
+        let directory = MemDirectory::new("/memory/aeron");
+        directory.create_dirs().unwrap();
+        let cnc = directory.create_cnc(4096).unwrap();
+        let id = RegistrationId(7);
+        let (log, path) = directory
+            .create_log(LogKind::Publication, id, 8192, Blocks::Sparse)
+            .unwrap();
+        let view = log.view(0, 64);
+        drop(log);
+        assert_eq!(
+            directory.held(),
+            [directory.file(layout::FILE_NAME), path.clone()]
+        );
+        drop(cnc);
+        directory.delete_log(&path).unwrap();
+        assert_eq!(directory.held(), [path], "a view holds it");
+        drop(view);
+        assert!(directory.held().is_empty(), "the directory's own do not count");
+    }
 }

@@ -21,4 +21,4 @@ pub use buffer::{AtomicBuffer, View};
 pub use handoff::{Handed, Handoff};
 #[cfg(loom)]
 pub use loom_words::LoomWords;
-pub use region::Region;
+pub use region::{Region, RegionWatch};

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use std::alloc::Layout;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::buffer::View;
 use super::guard::GuardEntry;
@@ -16,6 +16,18 @@ const HEAP_ALIGNMENT: usize = 4096;
 /// last view are gone.
 #[derive(Clone)]
 pub struct Region(Arc<Owner>);
+
+/// Looks whether a region is still there, without keeping it.
+#[derive(Clone)]
+pub struct RegionWatch(Weak<Owner>);
+
+impl RegionWatch {
+    /// How many clones and views of the region there are.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        self.0.strong_count()
+    }
+}
 
 struct Owner {
     base: NonNull<u8>,
@@ -75,6 +87,12 @@ impl Region {
             guard,
             backing: Backing::Mapped(mapping),
         }))
+    }
+
+    /// Something that tells how many hold this region, and holds nothing.
+    #[must_use]
+    pub fn watch(&self) -> RegionWatch {
+        RegionWatch(Arc::downgrade(&self.0))
     }
 
     /// Length in bytes.
@@ -148,6 +166,14 @@ impl Drop for Owner {
             // hold the Arc that is being dropped.
             unsafe { std::alloc::dealloc(self.base.as_ptr(), *layout) }
         }
+    }
+}
+
+impl fmt::Debug for RegionWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionWatch")
+            .field("holders", &self.holders())
+            .finish()
     }
 }
 
