@@ -294,11 +294,14 @@ impl World {
             link_changes: Vec::new(),
             plan,
         };
-        let publishers = world.plan.streams.iter().flat_map(|stream| &stream.publishers);
-        if publishers
-            .into_iter()
-            .any(|(_, plan)| plan.channel.contains("fc=min") || plan.channel.contains("fc=tagged"))
-        {
+        let mut publishers = world.plan.streams.iter().flat_map(|stream| &stream.publishers);
+        // Whoever waits for the slowest falls back to it when it joins; without receivers, spies are who is waited for.
+        let falls = |channel: &str| {
+            ["fc=min", "fc=tagged", "ssc=true"]
+                .iter()
+                .any(|part| channel.contains(part))
+        };
+        if publishers.any(|(_, plan)| falls(&plan.channel)) {
             world.checkers.let_sender_limits_fall();
         }
         for host in 0..world.hosts.len() {
@@ -705,9 +708,12 @@ impl World {
             let Some(driver) = &host.driver else {
                 continue;
             };
-            // A client that died holds its addresses until it times out.
-            let kills = |(_, event): &(i64, Event)| matches!(event, Event::KillClient { .. });
-            let is_held = self.plan.events.iter().any(kills);
+            // A client that died holds its addresses until it times out, and one that was closed until its images
+            // are gone.
+            let ends = |(_, event): &(i64, Event)| {
+                matches!(event, Event::KillClient { .. } | Event::CloseClient { .. })
+            };
+            let is_held = self.plan.events.iter().any(ends);
             let errors = error_log::read_all(&driver.cnc.error_log());
             let unexpected =
                 |error: &&ErrorRecord| !(is_held && error.text.contains("Address already in use"));
@@ -967,6 +973,10 @@ impl World {
             Arc::clone(&on.clock) as Arc<dyn Clock>,
         )
         .map_err(|error| failed(error.to_string()))?;
+        let does = match &plan {
+            RolePlan::Publisher(plan) => format!("publishes {} stream {}", plan.channel, plan.stream_id),
+            RolePlan::Subscriber(plan) => format!("subscribes to {} stream {}", plan.channel, plan.stream_id),
+        };
         let role = match plan {
             RolePlan::Publisher(plan) => {
                 let id = self.checkers.add_publisher(stream, plan.lengths);
@@ -983,7 +993,7 @@ impl World {
         }
         .map_err(|error| failed(error.to_string()))?;
         self.applications[index].running = Some((client, role));
-        self.note(format!("client {index} starts on host {host}"));
+        self.note(format!("client {index} starts on host {host} and {does}"));
         Ok(())
     }
 
