@@ -97,3 +97,11 @@ fn an_image_that_ends_is_seen_where_none_may() {
     });
     assert!(broken, "no image ended");
 }
+
+#[test]
+fn a_world_without_end_is_seen() {
+    let mut plan = swarm::plan("two-hosts", 1).unwrap();
+    plan.rounds_max = 100;
+    let violation = swarm::run(1, plan).violation;
+    assert_eq!(violation.map(|violation| violation.rule), Some("worlds end"));
+}

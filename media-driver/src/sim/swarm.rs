@@ -117,6 +117,7 @@ fn quiet(scenario: &str, hosts: usize) -> Plan {
         recovery_ns: 4 * SECOND,
         drain_ns: 10 * SECOND,
         closing_ns: 20 * SECOND,
+        rounds_max: 100_000_000,
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Plan {
     pub drain_ns: i64,
     /// How long drivers may take to clean up, nanoseconds.
     pub closing_ns: i64,
+    /// Rounds after which the world is taken to go on for ever; one of the swarm takes some hundred thousand.
+    pub rounds_max: u64,
 }
 
 impl Plan {
@@ -503,6 +505,12 @@ impl World {
     fn round(&mut self, may_miss: bool) -> Result<(usize, bool), Violation> {
         let now = self.now();
         self.rounds += 1;
+        if self.rounds > self.plan.rounds_max {
+            return Err(Violation::new(
+                "worlds end",
+                format!("{} rounds and no end", self.rounds),
+            ));
+        }
         let mut work = self.network.deliver(now);
         let mut is_whole = true;
         for last in (1..self.actors.len()).rev() {
