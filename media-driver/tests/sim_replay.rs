@@ -2,8 +2,8 @@
 //! the same seeds give the same trace.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 
 use fulmar_media_driver::sim::report::Summary;
 use fulmar_media_driver::sim::swarm;
@@ -63,28 +63,17 @@ fn a_world_that_can_not_be_made_is_a_violation_too() {
     );
 }
 
-#[derive(Clone, Default)]
-struct Target(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Target {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_capture_holds_every_datagram_and_changes_nothing() {
-    let (first, second) = (Target::default(), Target::default());
-    let report = swarm::run_captured(7, plan(), Box::new(first.clone()));
-    assert_eq!(report, swarm::run_captured(7, plan(), Box::new(second.clone())));
+    let directory = tempfile::tempdir().unwrap();
+    let run = |name: &str| {
+        let path = directory.path().join(name);
+        let report = swarm::run_captured(7, plan(), Box::new(File::create(&path).unwrap()));
+        (report, fs::read(path).unwrap())
+    };
+    let (report, bytes) = run("first");
+    assert_eq!((report.clone(), bytes.clone()), run("second"));
     assert_eq!(report, swarm::run(7, plan()));
-    let bytes = first.0.lock().unwrap();
-    assert_eq!(*bytes, *second.0.lock().unwrap());
     let mut packets = 0;
     let mut rest = &bytes[24..];
     while !rest.is_empty() {
