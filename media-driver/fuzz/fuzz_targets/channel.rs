@@ -5,9 +5,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
+use fulmar::id::{SessionId, TermId};
 use fulmar::uri::{ChannelUri, Role};
 use fulmar_media_driver::DriverSettings;
-use fulmar_media_driver::config::{DriverContext, PublicationParams, SubscriptionParams};
+use fulmar_media_driver::config::{DriverContext, PublicationParams, SubscriptionParams, TaggedPublication};
 use fulmar_media_driver::io::NetworkInterface;
 use fulmar_media_driver::media::resolver::{NameAnswer, NameFault, Resolution};
 use fulmar_media_driver::media::udp_channel::{ChannelSpec, UdpChannel};
@@ -64,10 +65,30 @@ fuzz_target!(|data: &[u8]| {
             assert!(start.position(params.term_length) >= 0);
             assert!(start.term_offset <= params.term_length && start.term_offset % 32 == 0);
         }
+        // Whoever asks again for the publication that a channel made shares it.
+        let mut made = params.clone();
+        let session_id = params.session_id.unwrap_or(SessionId(5));
+        made.settle(session_id, TermId(6));
+        assert_eq!(made.check_clash(&params, session_id), Ok(()));
+    }
+    let tagged = TaggedPublication {
+        session_id: SessionId(7),
+        mtu_length: 4096,
+        term_length: 1 << 20,
+    };
+    if let Ok(params) = PublicationParams::from_uri_with(&uri, context, |_| Some(tagged))
+        && uri.get("session-id").is_some_and(|id| id.starts_with("tag:"))
+    {
+        assert_eq!(params.session_id, Some(tagged.session_id));
+        assert_eq!(
+            (params.mtu_length, params.term_length),
+            (tagged.mtu_length, tagged.term_length)
+        );
     }
     if let Ok(params) = SubscriptionParams::from_uri(&uri, context) {
         assert!(params.receiver_window_length >= 0);
         assert!((0..=i64::MAX / 2).contains(&params.untethered.linger_ns));
+        assert_eq!(params.check_clash(&params), Ok(()));
     }
     if let Ok(flow_control) = uri.params().flow_control() {
         let _ = FlowControl::group(flow_control.as_ref(), context);
@@ -91,6 +112,7 @@ fuzz_target!(|data: &[u8]| {
         let result = match first >> 6 {
             0 => Ok(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7))),
             1 => Ok(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            2 if first & 8 != 0 => Ok(IpAddr::V6(Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 3))),
             2 => Ok(IpAddr::V4(Ipv4Addr::new(224, 0, 1, 3))),
             _ => Err(NameFault {
                 reason: "unknown".to_owned(),
@@ -117,6 +139,14 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(channel.remote_data.is_ipv4(), channel.local_data.is_ipv4());
             assert_eq!(channel.remote_data.is_ipv4(), channel.remote_control.is_ipv4());
             assert!(!channel.canonical_form.is_empty());
+            assert!(channel.is_shared_by(&channel));
+            assert_eq!(
+                channel.matches_tag(&channel, channel.local_data),
+                Ok(channel.tag.is_some())
+            );
+            if let Some(destination) = channel.unicast_destination() {
+                assert!(!channel.is_multicast && destination == channel.remote_data);
+            }
             assert!(!channel.is_multicast || channel.interface.is_some());
             let _ = (channel.send_bind_address(), channel.receive_bind_address());
         }

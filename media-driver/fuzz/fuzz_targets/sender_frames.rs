@@ -299,7 +299,10 @@ impl World {
         let first = DataHeader::parse(datagram).expect("it was classified");
         let start = SHAPE.position(first.term_id, first.term_offset);
         let extent = self.start..=self.position;
-        assert!(extent.contains(&start), "{start} is not within {extent:?}: {first:?}");
+        assert!(
+            extent.contains(&start),
+            "{start} is not within {extent:?}: {first:?}"
+        );
         if first.frame_length == 0 {
             assert_eq!(datagram.len(), 32, "a heartbeat");
             return;
