@@ -112,6 +112,7 @@ impl SimNetwork {
             is_checked: true,
             refusals: Prng::new(seed, "network refusals"),
             refused_ppm: 0,
+            refusal_error: None,
             stats: NetworkStats::default(),
             trace: TRACE_START,
             capture: None,
@@ -198,9 +199,15 @@ impl SimNetwork {
     }
 
     /// How probably a datagram is not taken from its socket now, as if a send buffer was full, parts per million: the
-    /// send is short, without an error. 0 from the start.
+    /// send is short, see [`Self::set_refusal_error`]. 0 from the start.
     pub fn set_refused_sends(&self, parts_per_million: u32) {
         self.state().refused_ppm = parts_per_million;
+    }
+
+    /// What a send that is refused says: nothing, as a full buffer does, or the number of an error. Nothing from the
+    /// start.
+    pub fn set_refusal_error(&self, errno: Option<i32>) {
+        self.state().refusal_error = errno;
     }
 
     /// Hands what is due by `now` to its sockets, in the order of arrival; returns how many were handed over.
@@ -362,6 +369,7 @@ struct State {
     is_checked: bool,
     refusals: Prng,
     refused_ppm: u32,
+    refusal_error: Option<i32>,
     stats: NetworkStats,
     trace: u64,
     capture: Option<(Capture, CapturePoint)>,

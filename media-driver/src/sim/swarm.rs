@@ -9,7 +9,7 @@ use super::checkers::Violation;
 use super::network::{Burst, CapturePoint, Link};
 use super::prng::Prng;
 use super::report::Report;
-use super::workload::{Lengths, MESSAGE_LENGTH_MIN, PublisherPlan, SubscriberPlan};
+use super::workload::{Lengths, MESSAGE_LENGTH_MIN, Pause, PublisherPlan, Slow, SubscriberPlan};
 use super::world::{Event, Plan, StreamPlan, host_address};
 
 const MICROSECOND: i64 = 1_000;
@@ -134,6 +134,8 @@ fn publisher(channel: String) -> PublisherPlan {
         interval_ns: MILLISECOND,
         burst: 1,
         claim_ppm: 0,
+        pause: None,
+        awaits_storage: false,
     }
 }
 
@@ -144,6 +146,7 @@ fn subscriber(channel: String) -> SubscriberPlan {
         destinations: Vec::new(),
         may_be_left_behind: false,
         lazy_ppm: 0,
+        slow: None,
     }
 }
 
@@ -300,6 +303,11 @@ fn swarm(seed: u64) -> Plan {
     draw_link(&mut plan, &mut Prng::new(seed, "plan of links"));
     draw_partitions(&mut plan, &mut Prng::new(seed, "plan of partitions"));
     draw_stalls(&mut plan, &mut Prng::new(seed, "plan of stalls"));
+    draw_wall_clocks(&mut plan, &mut Prng::new(seed, "plan of wall clocks"));
+    draw_paces(&mut plan, &mut Prng::new(seed, "plan of paces"));
+    draw_refusals(&mut plan, &mut Prng::new(seed, "plan of refusals"));
+    draw_returns(&mut plan, &mut Prng::new(seed, "plan of returns"));
+    draw_storage(&mut plan, &mut Prng::new(seed, "plan of storage"));
     draw_ends(&mut plan, &mut Prng::new(seed, "plan of ends"));
     plan.events.sort_by_key(|(at, _)| *at);
     plan
@@ -319,6 +327,13 @@ fn draw_settings(plan: &mut Plan, prng: &mut Prng) {
     plan.settings.push(("aeron.congestioncontrol.supplier", strategy));
     if prng.chance(200_000) {
         plan.settings.push(("fulmar.nak.every.gap", "false".to_owned()));
+    }
+    if prng.chance(200_000) {
+        // Windows that just fit into receive buffers that are small: while a receiver stands still, they overflow.
+        let length = prng.pick(&["16k", "32k"]).to_string();
+        plan.settings
+            .push(("aeron.rcv.initial.window.length", length.clone()));
+        plan.settings.push(("aeron.socket.so_rcvbuf", length));
     }
     plan.missed_turn_ppm = *prng.pick(&[0, 10_000, 200_000]);
     plan.faults_ns = prng.between(2 * SECOND, 6 * SECOND);
@@ -509,7 +524,8 @@ fn draw_link(plan: &mut Plan, prng: &mut Prng) {
         enter_ppm: weight(prng, 5_000),
         leave_ppm: prng.between(50_000, 1_000_000) as u32,
     };
-    let bytes_per_second = prng.between(2_000_000, 100_000_000) as u64;
+    let bytes_per_second = prng.between(1_000_000, 100_000_000) as u64;
+    let queue_bytes = *prng.pick(&[16 << 20, 64 << 10, 8 << 10]);
     plan.faulty_link = Link {
         delay_ns,
         jitter_ns: prng.between(0, MILLISECOND) as u64,
@@ -519,12 +535,14 @@ fn draw_link(plan: &mut Plan, prng: &mut Prng) {
         reorder_ppm: weight(prng, 200_000),
         reorder_ns: prng.between(0, 3 * MILLISECOND) as u64,
         corrupt_ppm: weight(prng, 50_000),
-        bytes_per_second: prng.chance(200_000).then_some(bytes_per_second),
+        bytes_per_second: prng.chance(300_000).then_some(bytes_per_second),
+        queue_bytes,
         ..Link::perfect()
     };
-    // A burst outlives an image of a quiet stream.
+    // A burst outlives an image of a quiet stream, and so may a queue that is always full.
     let link = &plan.faulty_link;
-    plan.keeps_images = link.burst.is_none() && link.loss_ppm <= 50_000;
+    let is_fast = link.bytes_per_second.is_none() || link.queue_bytes >= 16 << 20;
+    plan.keeps_images = link.burst.is_none() && link.loss_ppm <= 50_000 && is_fast;
 }
 
 fn draw_partitions(plan: &mut Plan, prng: &mut Prng) {
@@ -537,13 +555,26 @@ fn draw_partitions(plan: &mut Plan, prng: &mut Prng) {
         let to = (from + prng.between(1, plan.hosts as i64 - 1) as usize) % plan.hosts;
         let at = prng.between(0, plan.faults_ns);
         let for_ns = prng.between(10 * MILLISECOND, 5 * SECOND);
-        let clogs = prng.chance(300_000);
-        let during = Link {
-            is_cut: !clogs,
-            is_clogged: clogs,
-            ..normal
+        let (during, kind) = match prng.below(6) {
+            0 | 1 => {
+                let clogged = Link {
+                    is_clogged: true,
+                    ..normal
+                };
+                (clogged, "link clogged")
+            }
+            2 => {
+                let mtu = prng.between(100, 1_200) as usize;
+                (Link { mtu, ..normal }, "link narrow")
+            }
+            _ => {
+                let cut = Link {
+                    is_cut: true,
+                    ..normal
+                };
+                (cut, "partition")
+            }
         };
-        let kind = if clogs { "link clogged" } else { "partition" };
         let both = prng.chance(500_000);
         for pair in [(from, to), (to, from)].into_iter().take(1 + usize::from(both)) {
             link_fault(&mut plan.events, pair, (at, for_ns), during, normal, kind);
@@ -563,7 +594,7 @@ fn draw_stalls(plan: &mut Plan, prng: &mut Prng) {
         let at = prng.between(0, plan.faults_ns);
         let for_ns = prng.between(MILLISECOND, 3 * SECOND);
         let host = prng.below(plan.hosts as u64) as usize;
-        let event = match prng.below(3) {
+        let event = match prng.below(2) {
             0 => {
                 let agent = prng.below(4) as usize;
                 if !stalled.insert((host, agent)) {
@@ -571,22 +602,122 @@ fn draw_stalls(plan: &mut Plan, prng: &mut Prng) {
                 }
                 Event::StallAgent { host, agent, for_ns }
             }
-            1 => {
+            _ => {
                 let client = prng.below(plan.client_count() as u64) as usize;
                 if !stalled.insert((usize::MAX, client)) {
                     continue;
                 }
                 Event::StallClient { client, for_ns }
             }
-            _ => Event::StepWallClock {
-                host,
-                ms: prng.between(-3_600_000, 3_600_000),
-            },
         };
         plan.events.push((at, event));
     }
     plan.keeps_images = false;
     plan.recovery_ns = plan.recovery_ns.max(8 * SECOND);
+}
+
+/// Steps of wall clocks, which must not matter to anything.
+fn draw_wall_clocks(plan: &mut Plan, prng: &mut Prng) {
+    if prng.chance(700_000) {
+        return;
+    }
+    for _ in 0..prng.between(1, 5) {
+        let at = prng.between(0, plan.faults_ns);
+        let event = Event::StepWallClock {
+            host: prng.below(plan.hosts as u64) as usize,
+            ms: prng.between(-3_600_000, 3_600_000),
+        };
+        plan.events.push((at, event));
+    }
+}
+
+/// Subscribers that are slow, and publishers that pause.
+fn draw_paces(plan: &mut Plan, prng: &mut Prng) {
+    let (slow_ppm, pause_ppm) = (*prng.pick(&[0, 0, 400_000]), *prng.pick(&[0, 0, 500_000]));
+    for stream in &mut plan.streams {
+        for (_, subscriber) in &mut stream.subscribers {
+            let slow = Slow {
+                interval_ns: prng.between(MILLISECOND, 50 * MILLISECOND),
+                fragment_limit: prng.between(1, 20) as usize,
+            };
+            subscriber.slow = prng.chance(slow_ppm).then_some(slow);
+        }
+        for (_, publisher) in &mut stream.publishers {
+            let pause = Pause {
+                after: prng.between(1, 500) as u32,
+                for_ns: prng.between(10 * MILLISECOND, 3 * SECOND),
+            };
+            publisher.pause = prng.chance(pause_ppm).then_some(pause);
+        }
+    }
+}
+
+/// Sockets that do not take what is sent, for shorter than an image lives.
+fn draw_refusals(plan: &mut Plan, prng: &mut Prng) {
+    if prng.chance(700_000) {
+        return;
+    }
+    let mut at = 0;
+    for _ in 0..prng.between(1, 3) {
+        at += prng.between(0, plan.faults_ns / 3);
+        let refused = Event::RefuseSends {
+            ppm: *prng.pick(&[10_000, 500_000, 1_000_000]),
+            errno: *prng.pick(&[
+                None,
+                Some(libc::ENOBUFS),
+                Some(libc::EPERM),
+                Some(libc::ENETUNREACH),
+                Some(libc::ECONNREFUSED),
+            ]),
+        };
+        plan.events.push((at, refused));
+        at += prng.between(MILLISECOND, 500 * MILLISECOND);
+        let taken = Event::RefuseSends { ppm: 0, errno: None };
+        plan.events.push((at, taken));
+    }
+}
+
+/// Publishers and subscribers that leave and come back, within their client or with a new one.
+fn draw_returns(plan: &mut Plan, prng: &mut Prng) {
+    if prng.chance(700_000) {
+        return;
+    }
+    for _ in 0..prng.between(1, 4) {
+        let at = prng.between(0, plan.faults_ns);
+        let client = prng.below(plan.client_count() as u64) as usize;
+        let event = if prng.chance(500_000) {
+            Event::ReopenStream { client }
+        } else {
+            Event::CloseClient {
+                client,
+                away_ns: prng.between(0, 2 * SECOND),
+            }
+        };
+        plan.events.push((at, event));
+    }
+}
+
+/// A host without room for more logs: who wants to publish there has to try again, and images come later.
+fn draw_storage(plan: &mut Plan, prng: &mut Prng) {
+    if prng.chance(850_000) {
+        return;
+    }
+    let host = prng.below(plan.hosts as u64) as usize;
+    let later = prng.between(0, plan.faults_ns);
+    let at = *prng.pick(&[0, later]);
+    let until = at + prng.between(100 * MILLISECOND, 3 * SECOND);
+    for (at, is_short) in [(at, true), (until, false)] {
+        plan.events.push((at, Event::Storage { host, is_short }));
+    }
+    // Otherwise nobody might want a log in that time.
+    let client = prng.below(plan.client_count() as u64) as usize;
+    plan.events
+        .push((prng.between(at, until), Event::ReopenStream { client }));
+    for stream in &mut plan.streams {
+        for (_, publisher) in &mut stream.publishers {
+            publisher.awaits_storage = true;
+        }
+    }
 }
 
 fn draw_ends(plan: &mut Plan, prng: &mut Prng) {
@@ -597,7 +728,10 @@ fn draw_ends(plan: &mut Plan, prng: &mut Prng) {
         let at = prng.between(SECOND / 2, plan.faults_ns);
         let client = prng.below(plan.client_count() as u64) as usize;
         let event = match prng.below(4) {
-            0 => Event::CloseClient { client },
+            0 => Event::CloseClient {
+                client,
+                away_ns: prng.between(0, 2 * SECOND),
+            },
             1 => Event::KillClient { client },
             kind => Event::RestartDriver {
                 host: prng.below(plan.hosts as u64) as usize,

@@ -5,6 +5,7 @@
 use fulmar::client::{
     PendingExclusivePublication, PendingOperation, PendingPublication, PendingSubscription,
 };
+use fulmar::control::ErrorCode;
 use fulmar::id::SessionId;
 use fulmar::log::Payload;
 use fulmar::time::NanoTime;
@@ -26,6 +27,9 @@ const RETRY_UNCONNECTED_NS: i64 = 2_000_000;
 
 /// How long an application waits that can not add a destination now, nanoseconds.
 const RETRY_DESTINATION_NS: i64 = 50_000_000;
+
+/// How long an application waits that was refused for now, nanoseconds.
+const RETRY_REFUSED_NS: i64 = 100_000_000;
 
 /// Fragments that a subscriber takes at most in a turn.
 const FRAGMENT_LIMIT: usize = 64;
@@ -143,12 +147,36 @@ pub struct PublisherPlan {
     pub burst: u32,
     /// In how many of a million cases a message that fits is claimed and committed rather than offered.
     pub claim_ppm: u32,
+    /// Whether it pauses, as long as there are faults.
+    pub pause: Option<Pause>,
+    /// Whether the driver may refuse it for lack of storage; then it tries again.
+    pub awaits_storage: bool,
+}
+
+/// How a publisher pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// After so many messages or a few more.
+    pub after: u32,
+    /// How long, nanoseconds.
+    pub for_ns: i64,
+}
+
+/// How a subscriber is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// How often it polls, nanoseconds.
+    pub interval_ns: i64,
+    /// How many fragments of each image it takes then.
+    pub fragment_limit: usize,
 }
 
 enum PublicationHandle {
     Coming(PendingPublication),
     ComingExclusive(PendingExclusivePublication),
     Ready(Box<Writer>),
+    /// It was refused for now; it is asked for again.
+    Refused(NanoTime),
 }
 
 /// Either kind of publication.
@@ -194,6 +222,18 @@ impl Writer {
     }
 }
 
+fn add_publication(client: &Client, plan: &PublisherPlan) -> Result<PublicationHandle, RegistrationError> {
+    if plan.exclusive {
+        client
+            .async_add_exclusive_publication(&plan.channel, plan.stream_id)
+            .map(PublicationHandle::ComingExclusive)
+    } else {
+        client
+            .async_add_publication(&plan.channel, plan.stream_id)
+            .map(PublicationHandle::Coming)
+    }
+}
+
 /// One publisher at work.
 pub struct Publisher {
     plan: PublisherPlan,
@@ -204,6 +244,8 @@ pub struct Publisher {
     next_offer: NanoTime,
     next_number: u64,
     is_offering: bool,
+    /// Since the latest pause.
+    taken: u32,
     message: Vec<u8>,
 }
 
@@ -218,15 +260,7 @@ impl Publisher {
         id: u64,
         now: NanoTime,
     ) -> Result<Self, RegistrationError> {
-        let handle = if plan.exclusive {
-            client
-                .async_add_exclusive_publication(&plan.channel, plan.stream_id)
-                .map(PublicationHandle::ComingExclusive)
-        } else {
-            client
-                .async_add_publication(&plan.channel, plan.stream_id)
-                .map(PublicationHandle::Coming)
-        }?;
+        let handle = add_publication(client, &plan)?;
         Ok(Self {
             destinations: Destinations::new(plan.destinations.clone(), now),
             plan,
@@ -235,6 +269,7 @@ impl Publisher {
             next_offer: now,
             next_number: 0,
             is_offering: true,
+            taken: 0,
             message: Vec::new(),
         })
     }
@@ -256,6 +291,13 @@ impl Publisher {
         self.is_offering = false;
     }
 
+    /// Pauses no more.
+    pub fn end_faults(&mut self, now: NanoTime) {
+        if self.plan.pause.take().is_some() {
+            self.next_offer = now;
+        }
+    }
+
     /// When it wants a turn.
     #[must_use]
     pub fn next_deadline(&self, now: NanoTime) -> NanoTime {
@@ -273,10 +315,11 @@ impl Publisher {
     pub fn step(
         &mut self,
         now: NanoTime,
+        client: &Client,
         prng: &mut Prng,
         checkers: &mut Checkers,
     ) -> Result<usize, Violation> {
-        self.await_handle()?;
+        self.await_handle(now, client)?;
         if let PublicationHandle::Ready(writer) = &self.handle {
             self.destinations
                 .step(now, |channel| writer.async_add_destination(channel));
@@ -292,6 +335,13 @@ impl Publisher {
             }
         }
         self.next_offer = now.plus_nanos(self.plan.interval_ns);
+        self.taken += self.plan.burst;
+        if let Some(pause) = self.plan.pause
+            && self.taken >= pause.after
+        {
+            self.taken = 0;
+            self.next_offer = now.plus_nanos(pause.for_ns);
+        }
         Ok(self.plan.burst as usize)
     }
 
@@ -306,22 +356,37 @@ impl Publisher {
         writer.try_claim(length).map(core::mem::forget).is_ok()
     }
 
-    fn await_handle(&mut self) -> Result<(), Violation> {
-        let refused = |error| Violation::new("refused", format!("a publication was refused: {error}"));
-        match &mut self.handle {
+    fn await_handle(&mut self, now: NanoTime, client: &Client) -> Result<(), Violation> {
+        let polled = match &mut self.handle {
             PublicationHandle::Coming(pending) => {
-                if let Some(publication) = pending.poll() {
-                    self.handle =
-                        PublicationHandle::Ready(Box::new(Writer::Shared(publication.map_err(refused)?)));
-                }
+                pending.poll().map(|publication| publication.map(Writer::Shared))
             }
-            PublicationHandle::ComingExclusive(pending) => {
-                if let Some(publication) = pending.poll() {
-                    self.handle =
-                        PublicationHandle::Ready(Box::new(Writer::Exclusive(publication.map_err(refused)?)));
+            PublicationHandle::ComingExclusive(pending) => pending
+                .poll()
+                .map(|publication| publication.map(Writer::Exclusive)),
+            PublicationHandle::Refused(until) if until.is_due(now) => {
+                if let Ok(handle) = add_publication(client, &self.plan) {
+                    self.handle = handle;
                 }
+                None
             }
-            PublicationHandle::Ready(_) => {}
+            PublicationHandle::Ready(_) | PublicationHandle::Refused(_) => None,
+        };
+        match polled {
+            None => {}
+            Some(Ok(writer)) => {
+                self.handle = PublicationHandle::Ready(Box::new(writer));
+                self.destinations = Destinations::new(self.plan.destinations.clone(), now);
+            }
+            Some(Err(error)) if passes(&error, self.plan.awaits_storage) => {
+                self.handle = PublicationHandle::Refused(now.plus_nanos(RETRY_REFUSED_NS));
+            }
+            Some(Err(error)) => {
+                return Err(Violation::new(
+                    "refused",
+                    format!("a publication was refused: {error}"),
+                ));
+            }
         }
         Ok(())
     }
@@ -366,6 +431,19 @@ impl Publisher {
     }
 }
 
+/// Whether it is worth trying again: the channel is just being closed, by whoever had it before, or there is no storage
+/// where it may be short. One that never passes is seen where everybody has to get on.
+fn passes(error: &RegistrationError, awaits_storage: bool) -> bool {
+    match error {
+        RegistrationError::Refused { code, .. } => match code {
+            ErrorCode::ResourceTemporarilyUnavailable => true,
+            ErrorCode::StorageSpace => awaits_storage,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 /// Fills and commits a claim.
 fn commit(claim: Result<Claim<'_>, Offer>, message: &[u8]) -> Result<Offer, CommitError> {
     match claim {
@@ -390,11 +468,22 @@ pub struct SubscriberPlan {
     pub may_be_left_behind: bool,
     /// In how many of a million turns it does not poll, so that it falls behind.
     pub lazy_ppm: u32,
+    /// Whether it is slow, as long as there are faults.
+    pub slow: Option<Slow>,
 }
 
 enum SubscriptionHandle {
     Coming(PendingSubscription),
     Ready(Subscription),
+    /// It was refused for now; it is asked for again.
+    Refused(NanoTime),
+}
+
+fn add_subscription(
+    client: &Client,
+    plan: &SubscriberPlan,
+) -> Result<PendingSubscription, RegistrationError> {
+    client.async_add_subscription(&plan.channel, plan.stream_id, fulmar::ImageHandlers::default())
 }
 
 /// One subscriber at work.
@@ -403,6 +492,7 @@ pub struct Subscriber {
     id: u64,
     handle: SubscriptionHandle,
     destinations: Destinations,
+    next_poll: NanoTime,
     bytes: Vec<u8>,
 }
 
@@ -417,13 +507,13 @@ impl Subscriber {
         id: u64,
         now: NanoTime,
     ) -> Result<Self, RegistrationError> {
-        let pending =
-            client.async_add_subscription(&plan.channel, plan.stream_id, fulmar::ImageHandlers::default())?;
+        let pending = add_subscription(client, &plan)?;
         Ok(Self {
             destinations: Destinations::new(plan.destinations.clone(), now),
             plan,
             id,
             handle: SubscriptionHandle::Coming(pending),
+            next_poll: now,
             bytes: Vec::new(),
         })
     }
@@ -440,6 +530,11 @@ impl Subscriber {
         matches!(&self.handle, SubscriptionHandle::Ready(subscription) if subscription.is_connected())
     }
 
+    /// Is slow no more.
+    pub fn end_faults(&mut self) {
+        self.plan.slow = None;
+    }
+
     /// One turn; returns the fragments taken, and what it did with its destinations.
     ///
     /// # Errors
@@ -447,17 +542,35 @@ impl Subscriber {
     pub fn step(
         &mut self,
         now: NanoTime,
+        client: &Client,
         prng: &mut Prng,
         checkers: &mut Checkers,
     ) -> Result<usize, Violation> {
         let subscription = match &mut self.handle {
             SubscriptionHandle::Ready(subscription) => subscription,
             SubscriptionHandle::Coming(pending) => {
-                if let Some(result) = pending.poll() {
-                    let refused =
-                        |error| Violation::new("refused", format!("a subscription was refused: {error}"));
-                    self.handle = SubscriptionHandle::Ready(result.map_err(refused)?);
-                    return Ok(1);
+                let Some(result) = pending.poll() else {
+                    return Ok(0);
+                };
+                self.handle = match result {
+                    Ok(subscription) => SubscriptionHandle::Ready(subscription),
+                    Err(error) if passes(&error, false) => {
+                        SubscriptionHandle::Refused(now.plus_nanos(RETRY_REFUSED_NS))
+                    }
+                    Err(error) => {
+                        return Err(Violation::new(
+                            "refused",
+                            format!("a subscription was refused: {error}"),
+                        ));
+                    }
+                };
+                return Ok(1);
+            }
+            SubscriptionHandle::Refused(until) => {
+                if until.is_due(now)
+                    && let Ok(pending) = add_subscription(client, &self.plan)
+                {
+                    self.handle = SubscriptionHandle::Coming(pending);
                 }
                 return Ok(0);
             }
@@ -467,6 +580,15 @@ impl Subscriber {
             .step(now, |channel| subscription.async_add_destination(channel));
         if prng.chance(self.plan.lazy_ppm) {
             return Ok(added);
+        }
+        let mut fragment_limit = FRAGMENT_LIMIT;
+        if let Some(slow) = self.plan.slow {
+            // It looks every now and then, not at once when something came.
+            if !self.next_poll.is_due(now) {
+                return Ok(added);
+            }
+            self.next_poll = now.plus_nanos(slow.interval_ns);
+            fragment_limit = slow.fragment_limit;
         }
         let (id, bytes) = (self.id, &mut self.bytes);
         let mut found = Ok(());
@@ -489,7 +611,7 @@ impl Subscriber {
                         payload: bytes,
                     });
                 },
-                FRAGMENT_LIMIT,
+                fragment_limit,
             );
         }
         // A whole poll lets images that have ended leave.

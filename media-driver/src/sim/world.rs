@@ -47,6 +47,8 @@ const PROGRESS_LEAST: u64 = 10;
 const DUE_STEPS_MAX: u32 = 1_000;
 /// Idle rounds between two looks at all counters.
 const ROUNDS_BETWEEN_LOOKS: u64 = 16;
+/// Storage of a host, bytes.
+const STORAGE: u64 = 1 << 40;
 /// Events kept for the report of a failure.
 const EVENTS_KEPT: usize = 60;
 /// How long the application of a client that died stays away, nanoseconds.
@@ -139,6 +141,13 @@ pub enum Event {
     CloseClient {
         /// Which, in the order of the plan.
         client: usize,
+        /// How long it stays away, nanoseconds.
+        away_ns: i64,
+    },
+    /// A client closes its publication or subscription and adds it again at once.
+    ReopenStream {
+        /// Which, in the order of the plan.
+        client: usize,
     },
     /// A client dies, a publisher in the middle of a claim, and its application is started again.
     KillClient {
@@ -153,6 +162,20 @@ pub enum Event {
         killed: bool,
         /// How long there is none, nanoseconds.
         down_ns: i64,
+    },
+    /// Sockets do not take all datagrams.
+    RefuseSends {
+        /// How many of a million they do not take.
+        ppm: u32,
+        /// The number of the error that they say; `None`: that there is no room now.
+        errno: Option<i32>,
+    },
+    /// There is no room for more logs on a host, or there is again.
+    Storage {
+        /// On this one.
+        host: usize,
+        /// Whether there is none.
+        is_short: bool,
     },
     /// The wall clock of a host jumps.
     StepWallClock {
@@ -176,6 +199,8 @@ struct Host {
     /// When a driver is to be started.
     start_at: Option<NanoTime>,
     stalled_until: Vec<Option<NanoTime>>,
+    /// What a driver needs besides logs, bytes.
+    own_storage: u64,
     starts: u64,
 }
 
@@ -190,6 +215,15 @@ struct RunningDriver {
 enum Role {
     Publisher(Box<Publisher>),
     Subscriber(Box<Subscriber>),
+}
+
+impl Role {
+    fn end_faults(&mut self, now: NanoTime) {
+        match self {
+            Role::Publisher(publisher) => publisher.end_faults(now),
+            Role::Subscriber(subscriber) => subscriber.end_faults(),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -247,6 +281,8 @@ pub struct World {
     laziness: Prng,
     drivers: Prng,
     next_event: usize,
+    /// Whether the faults have ended.
+    has_healed: bool,
     is_offering: bool,
     trace: Trace,
     rounds: u64,
@@ -286,6 +322,7 @@ impl World {
             laziness: Prng::new(seed, "laziness"),
             drivers: Prng::new(seed, "drivers"),
             next_event: 0,
+            has_healed: false,
             is_offering: true,
             trace: Trace(seed),
             rounds: 0,
@@ -344,6 +381,7 @@ impl World {
             ("queue or buffer full", stats.queue_drops + stats.overflow),
             ("datagram too long", stats.oversize),
             ("nobody listened", stats.unreachable),
+            ("datagram refused", stats.refused),
         ] {
             *faults.entry(kind).or_default() += count;
         }
@@ -566,8 +604,10 @@ impl World {
         };
         let work = client.invoke();
         let done = match role {
-            Role::Publisher(publisher) => publisher.step(now, &mut self.claims, &mut self.checkers),
-            Role::Subscriber(subscriber) => subscriber.step(now, &mut self.laziness, &mut self.checkers),
+            Role::Publisher(publisher) => publisher.step(now, client, &mut self.claims, &mut self.checkers),
+            Role::Subscriber(subscriber) => {
+                subscriber.step(now, client, &mut self.laziness, &mut self.checkers)
+            }
         }?;
         Ok(work + done)
     }
@@ -821,9 +861,14 @@ impl World {
                 self.applications[client].stalled_until = Some(now.plus_nanos(for_ns));
                 "client stalled"
             }
-            Event::CloseClient { client } => {
+            Event::CloseClient { client, away_ns } => {
                 self.close_application(client);
+                self.applications[client].start_at = now.plus_nanos(away_ns);
                 "client closed"
+            }
+            Event::ReopenStream { client } => {
+                self.reopen_stream(client)?;
+                "stream opened again"
             }
             Event::KillClient { client } => {
                 self.kill_application(client);
@@ -845,6 +890,26 @@ impl World {
                 on.start_at = Some(now.plus_nanos(down_ns));
                 if killed { "driver killed" } else { "driver closed" }
             }
+            Event::RefuseSends { ppm, errno } => {
+                self.network.set_refused_sends(ppm);
+                self.network.set_refusal_error(errno);
+                if ppm > 0 {
+                    "sends refused"
+                } else {
+                    "sends taken again"
+                }
+            }
+            Event::Storage { host, is_short } => {
+                let host = &self.hosts[host];
+                // A driver that starts finds room for its own files.
+                let capacity = if is_short { host.own_storage } else { STORAGE };
+                host.directory.set_capacity(capacity);
+                if is_short {
+                    "storage short"
+                } else {
+                    "storage enough again"
+                }
+            }
             Event::StepWallClock { host, ms } => {
                 self.hosts[host].clock.step_wall_clock(ms);
                 "wall clock stepped"
@@ -859,6 +924,8 @@ impl World {
         self.note("all faults end".to_owned());
         let now = self.now();
         self.next_event = self.plan.events.len();
+        self.has_healed = true;
+        self.network.set_refused_sends(0);
         self.network.set_default_link(self.plan.healed_link);
         for (from, to) in core::mem::take(&mut self.link_changes) {
             self.network
@@ -866,6 +933,7 @@ impl World {
         }
         for host in 0..self.hosts.len() {
             self.hosts[host].stalled_until.fill(None);
+            self.hosts[host].directory.set_capacity(STORAGE);
             if self.hosts[host].driver.is_none() {
                 self.start_driver(host)?;
             }
@@ -873,6 +941,9 @@ impl World {
         for application in &mut self.applications {
             application.stalled_until = None;
             application.start_at = application.start_at.earlier(now);
+            if let Some((_, role)) = &mut application.running {
+                role.end_faults(now);
+            }
         }
         Ok(())
     }
@@ -937,6 +1008,7 @@ impl World {
             host.stalled_until = vec![None; agents];
         }
         host.starts += 1;
+        host.own_storage = host.directory.allocated();
         host.start_at = None;
         host.driver = Some(RunningDriver {
             invoker,
@@ -949,10 +1021,7 @@ impl World {
 
     fn start_application(&mut self, index: usize) -> Result<(), Violation> {
         let now = self.now();
-        let (host, stream, plan) = {
-            let application = &self.applications[index];
-            (application.host, application.stream, application.plan.clone())
-        };
+        let host = self.applications[index].host;
         let on = &self.hosts[host];
         if on.driver.is_none() {
             // A client that looks for a driver waits; here it looks again later.
@@ -981,27 +1050,53 @@ impl World {
             Arc::clone(&on.clock) as Arc<dyn Clock>,
         )
         .map_err(|error| failed(error.to_string()))?;
-        let does = match &plan {
+        let role = self.new_role(index, &client)?;
+        let does = match &self.applications[index].plan {
             RolePlan::Publisher(plan) => format!("publishes {} stream {}", plan.channel, plan.stream_id),
             RolePlan::Subscriber(plan) => format!("subscribes to {} stream {}", plan.channel, plan.stream_id),
         };
-        let role = match plan {
+        self.applications[index].running = Some((client, role));
+        self.note(format!("client {index} starts on host {host} and {does}"));
+        Ok(())
+    }
+
+    /// Adds the publication or subscription of an application.
+    fn new_role(&mut self, index: usize, client: &Client) -> Result<Role, Violation> {
+        let now = self.now();
+        let application = &self.applications[index];
+        let stream = application.stream;
+        let failed = |reason: String| Violation::new("clients connect", format!("client {index}: {reason}"));
+        let mut role = match application.plan.clone() {
             RolePlan::Publisher(plan) => {
                 let id = self.checkers.add_publisher(stream, plan.lengths);
-                Publisher::new(&client, plan, id, now).map(|publisher| Role::Publisher(Box::new(publisher)))
+                Publisher::new(client, plan, id, now).map(|publisher| Role::Publisher(Box::new(publisher)))
             }
             RolePlan::Subscriber(plan) => {
                 let id = self.checkers.add_subscriber(stream);
                 if plan.may_be_left_behind {
                     self.checkers.let_be_left_behind(id);
                 }
-                Subscriber::new(&client, plan, id, now)
+                Subscriber::new(client, plan, id, now)
                     .map(|subscriber| Role::Subscriber(Box::new(subscriber)))
             }
         }
         .map_err(|error| failed(error.to_string()))?;
-        self.applications[index].running = Some((client, role));
-        self.note(format!("client {index} starts on host {host} and {does}"));
+        if self.has_healed {
+            role.end_faults(now);
+        }
+        Ok(role)
+    }
+
+    fn reopen_stream(&mut self, index: usize) -> Result<(), Violation> {
+        let host = self.applications[index].host;
+        if self.hosts[host].driver.is_none() {
+            // Without a driver it can not add anything: all of it starts again later.
+            self.close_application(index);
+        } else if let Some((client, role)) = self.take_application(index) {
+            drop(role);
+            let role = self.new_role(index, &client)?;
+            self.applications[index].running = Some((client, role));
+        }
         Ok(())
     }
 
@@ -1051,6 +1146,7 @@ fn new_host(index: usize) -> Host {
         driver: None,
         start_at: None,
         stalled_until: Vec::new(),
+        own_storage: 0,
         starts: 0,
     }
 }

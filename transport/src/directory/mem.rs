@@ -20,12 +20,13 @@ use crate::time::Clock;
 #[derive(Clone, Debug)]
 pub struct MemDirectory {
     path: String,
-    capacity: u64,
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Bytes that may be allocated.
+    capacity: u64,
     exists: bool,
     files: BTreeMap<String, StoredRegion>,
     /// Every region ever made that was there at the last look, by path.
@@ -58,9 +59,25 @@ impl MemDirectory {
     pub fn with_capacity(path: impl Into<String>, capacity: u64) -> Self {
         Self {
             path: path.into(),
-            capacity,
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(State {
+                capacity,
+                exists: false,
+                files: BTreeMap::new(),
+                saved: BTreeMap::new(),
+                made: Vec::new(),
+            })),
         }
+    }
+
+    /// Changes how many bytes may be allocated, for all who share it. What is there stays, also beyond that.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.state().capacity = capacity;
+    }
+
+    /// Bytes that are allocated; sparse logs count for nothing.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        self.state().allocated()
     }
 
     /// The text of an error log that [`Directory::prepare`] saved.
@@ -105,7 +122,7 @@ impl MemDirectory {
             Blocks::Sparse => 0,
         };
         let region_length = usize::try_from(length).ok().filter(|length| *length > 0);
-        let (Some(region_length), true) = (region_length, allocated <= self.space_left(&state)) else {
+        let (Some(region_length), true) = (region_length, allocated <= state.space_left()) else {
             return Err(DirectoryError::NoSpace { path, length });
         };
         let region = zeroed(region_length).ok_or_else(|| DirectoryError::NoSpace {
@@ -130,10 +147,15 @@ impl MemDirectory {
             None => Err(DirectoryError::NotFound { path }),
         }
     }
+}
 
-    fn space_left(&self, state: &State) -> u64 {
-        let allocated = state.files.values().map(|file| file.allocated).sum();
-        self.capacity.saturating_sub(allocated)
+impl State {
+    fn allocated(&self) -> u64 {
+        self.files.values().map(|file| file.allocated).sum()
+    }
+
+    fn space_left(&self) -> u64 {
+        self.capacity.saturating_sub(self.allocated())
     }
 }
 
@@ -242,7 +264,7 @@ impl Directory for MemDirectory {
     fn usable_space(&self) -> Result<u64, DirectoryError> {
         let state = self.state();
         if state.exists {
-            Ok(self.space_left(&state))
+            Ok(state.space_left())
         } else {
             Err(DirectoryError::NotFound {
                 path: self.path.clone(),

@@ -138,6 +138,7 @@ impl UdpSocket for SimSocket {
         for datagram in batch.entries().iter().flat_map(|entry| entry.split()) {
             let length = datagram.bytes.len();
             if state.is_send_refused() {
+                outcome.error = state.refusal_error.map(|errno| SendError { errno });
                 break;
             }
             let route = match state.route(self.id, datagram.to, length) {
