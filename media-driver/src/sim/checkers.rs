@@ -2,7 +2,7 @@
 //! what arrives and at the counters of every driver; they call nothing of the product but its counters.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fulmar::counters::type_id;
 use fulmar::id::SessionId;
@@ -105,11 +105,17 @@ struct Run {
     position: i64,
 }
 
+/// Messages that can be under way to a subscriber that is not behind.
+const UNDER_WAY_MAX: u64 = 50;
+
+/// More than a driver is started on a host.
+pub const RUNS_OF_HOST: u64 = 1_000_000;
+
 /// A counter that only grows, of one run of one driver. Records are used again, and one subscription has a position in
 /// each of its images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Growing {
-    /// The run of the driver.
+    /// The run of the driver: [`RUNS_OF_HOST`] times its host, and which one there.
     pub driver: u64,
     /// The record.
     pub counter: i32,
@@ -137,7 +143,8 @@ pub struct Checkers {
     subscribers: Vec<Taker>,
     runs: BTreeMap<RunKey, Run>,
     seen: BTreeMap<Growing, i64>,
-    sender_limits_fall: bool,
+    /// Hosts whose sender limits may go back.
+    sender_limits_fall: BTreeSet<u64>,
     offered: u64,
     delivered: u64,
     bytes: u64,
@@ -151,10 +158,14 @@ impl Checkers {
         Self::default()
     }
 
-    /// Lets sender limits go back: min and tagged flow control lower their limit when a receiver joins that is behind the
-    /// others.
-    pub fn let_sender_limits_fall(&mut self) {
-        self.sender_limits_fall = true;
+    /// Lets sender limits of a host go back: min and tagged flow control lower their limit when a receiver joins that is
+    /// behind the others, and where spies stand for receivers it falls to their position when the last receiver leaves.
+    pub fn let_sender_limits_fall(&mut self, host: u64) {
+        self.sender_limits_fall.insert(host);
+    }
+
+    fn sender_limits_fall(&self, counter: Growing) -> bool {
+        self.sender_limits_fall.contains(&(counter.driver / RUNS_OF_HOST))
     }
 
     /// A new publisher on a stream of the plan; returns its id.
@@ -405,13 +416,23 @@ impl Checkers {
         None
     }
 
-    /// From now on everything is well: [`Self::check_well`] looks back to this point.
+    /// From now on everything is well: [`Self::check_well`] looks back to this point. It expects nothing of subscribers
+    /// that are behind now and may be left there.
     pub fn begin_well(&mut self) {
         for offered in self.publishers.iter_mut().filter(|one| one.is_alive) {
             offered.well_from = Some(offered.places.len() as u64);
         }
         for taker in &mut self.subscribers {
-            taker.was_there = taker.is_alive;
+            let is_behind = |(publisher, offered): (usize, &Offered)| {
+                let latest = taker.latest.get(&(publisher as u64));
+                let next = latest.map_or(0, |latest| latest.next);
+                offered.is_alive
+                    && offered.stream == taker.stream
+                    && next + UNDER_WAY_MAX < offered.places.len() as u64
+            };
+            let mut publishers = self.publishers.iter().enumerate();
+            // Nobody waits until it has caught up, so that its image may still end when what it lacks is gone.
+            taker.was_there = taker.is_alive && !(taker.may_be_left_behind && publishers.any(is_behind));
         }
     }
 
@@ -501,7 +522,7 @@ impl Checkers {
         for one in seen {
             let registration = one.counter.registration;
             match one.kind {
-                type_id::SENDER_POSITION if !self.sender_limits_fall => {
+                type_id::SENDER_POSITION if !self.sender_limits_fall(one.counter) => {
                     // Of the padding at the end of a term only the header goes out, so that takes no room. It is as long
                     // as the longest message at most, which is an eighth of a term and its headers.
                     let padding = if one.value % term_length == 0 {
@@ -553,7 +574,7 @@ impl Checkers {
         value: i64,
         now: NanoTime,
     ) -> Result<(), Violation> {
-        if !only_grows(kind) || (self.sender_limits_fall && kind == type_id::SENDER_LIMIT) {
+        if !only_grows(kind) || (kind == type_id::SENDER_LIMIT && self.sender_limits_fall(counter)) {
             return Ok(());
         }
         match self.seen.insert(counter, value) {
@@ -721,7 +742,7 @@ mod tests {
             Ok(())
         );
         assert_eq!(look(counter, 639), Err("positions and limits never go back"));
-        checkers.let_sender_limits_fall();
+        checkers.let_sender_limits_fall(0);
         let later = checkers.on_counter(counter, type_id::SENDER_LIMIT, 600, NanoTime(0));
         assert_eq!(later, Ok(()));
         assert_eq!(
@@ -792,6 +813,33 @@ mod tests {
         assert_eq!(rule(&checkers), Err("nothing is lost without faults"));
         checkers.on_publisher_gone(0);
         assert_eq!(rule(&checkers), Ok(()), "nothing is expected of it any more");
+    }
+
+    #[test]
+    fn who_is_behind_when_everything_is_well_again_may_be_left_there_if_nobody_waits() {
+        for (may_be_left_behind, lacks, expected) in [
+            (false, 60, Err("nothing is lost without faults")),
+            (true, 60, Ok(())),
+            (true, 40, Err("nothing is lost without faults")),
+        ] {
+            let mut checkers = checkers();
+            if may_be_left_behind {
+                checkers.let_be_left_behind(0);
+            }
+            receive_on_new_image(&mut checkers, 1, 9).unwrap();
+            let end = 10 + lacks;
+            for number in 10..=end {
+                let position = (number + 1) * 64;
+                if number == end {
+                    checkers.begin_well();
+                }
+                checkers.on_offered(0, SESSION, position, 16, 1376).unwrap();
+            }
+            checkers.on_offered(0, SESSION, (end + 2) * 64, 16, 1376).unwrap();
+            receive_on_new_image(&mut checkers, 2, end as u64 + 1).unwrap();
+            let found = checkers.check_well().map_err(|violation| violation.rule);
+            assert_eq!(found, expected, "{may_be_left_behind} {lacks}");
+        }
     }
 
     #[test]

@@ -660,16 +660,19 @@ fn draw_refusals(plan: &mut Plan, prng: &mut Prng) {
     let mut at = 0;
     for _ in 0..prng.between(1, 3) {
         at += prng.between(0, plan.faults_ns / 3);
-        let refused = Event::RefuseSends {
-            ppm: *prng.pick(&[10_000, 500_000, 1_000_000]),
-            errno: *prng.pick(&[
-                None,
-                Some(libc::ENOBUFS),
-                Some(libc::EPERM),
-                Some(libc::ENETUNREACH),
-                Some(libc::ECONNREFUSED),
-            ]),
-        };
+        let errno = *prng.pick(&[
+            None,
+            Some(libc::ENOBUFS),
+            Some(libc::EPERM),
+            Some(libc::ENETUNREACH),
+            Some(libc::ECONNREFUSED),
+        ]);
+        let mut ppm = *prng.pick(&[10_000, 500_000, 1_000_000]);
+        if errno.is_none() {
+            // A buffer that is full, without an error, drains: senders try again without a pause.
+            ppm = ppm.min(900_000);
+        }
+        let refused = Event::RefuseSends { ppm, errno };
         plan.events.push((at, refused));
         at += prng.between(MILLISECOND, 500 * MILLISECOND);
         let taken = Event::RefuseSends { ppm: 0, errno: None };

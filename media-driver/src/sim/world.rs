@@ -18,7 +18,7 @@ use fulmar::report::{ErrorRecord, error_log};
 use fulmar::time::{Clock, NanoTime};
 use fulmar::{Client, ClientError, ClientSettings};
 
-use super::checkers::{Checkers, Growing, Seen, Violation};
+use super::checkers::{Checkers, Growing, RUNS_OF_HOST, Seen, Violation};
 use super::clock::VirtualClock;
 use super::network::{Link, SimNetwork};
 use super::prng::Prng;
@@ -333,15 +333,14 @@ impl World {
             link_changes: Vec::new(),
             plan,
         };
-        let mut publishers = world.plan.streams.iter().flat_map(|stream| &stream.publishers);
-        // Whoever waits for the slowest falls back to it when it joins; without receivers, spies are who is waited for.
-        let falls = |channel: &str| {
-            ["fc=min", "fc=tagged", "ssc=true"]
+        let publishers = world.plan.streams.iter().flat_map(|stream| &stream.publishers);
+        for (host, plan) in publishers {
+            if ["fc=min", "fc=tagged", "ssc=true"]
                 .iter()
-                .any(|part| channel.contains(part))
-        };
-        if publishers.any(|(_, plan)| falls(&plan.channel)) {
-            world.checkers.let_sender_limits_fall();
+                .any(|falls| plan.channel.contains(falls))
+            {
+                world.checkers.let_sender_limits_fall(*host as u64);
+            }
         }
         for host in 0..world.hosts.len() {
             // One host is one machine: nothing is lost on the way to itself.
@@ -1013,7 +1012,7 @@ impl World {
         host.driver = Some(RunningDriver {
             invoker,
             cnc,
-            id: index as u64 * 1_000_000 + host.starts,
+            id: index as u64 * RUNS_OF_HOST + host.starts,
         });
         self.note(format!("the driver of host {index} starts"));
         Ok(())
