@@ -33,9 +33,14 @@ fn no_swarm_of_the_fixed_seeds_breaks_a_rule() {
         "datagram duplicated",
         "datagram held by a clog",
         "datagram lost",
+        "datagram refused",
         "datagram reordered",
         "driver closed",
         "driver killed",
+        "link narrow",
+        "queue or buffer full",
+        "storage short",
+        "stream opened again",
         "wall clock stepped",
     ] {
         assert!(seen(kind) > 0, "no {kind} in any world: {:?}", summary.faults);
