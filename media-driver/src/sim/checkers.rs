@@ -148,6 +148,7 @@ pub struct Checkers {
     offered: u64,
     delivered: u64,
     bytes: u64,
+    refused: u64,
     expected: Vec<u8>,
 }
 
@@ -205,6 +206,31 @@ impl Checkers {
     /// The subscriber is gone: nothing more needs to reach it.
     pub fn on_subscriber_gone(&mut self, id: u64) {
         self.subscribers[id as usize].is_alive = false;
+    }
+
+    /// A publication was refused and is asked for again.
+    pub fn on_refused_for_now(&mut self) {
+        self.refused += 1;
+    }
+
+    /// How often that was.
+    #[must_use]
+    pub fn refused_for_now(&self) -> u64 {
+        self.refused
+    }
+
+    /// The session of a publisher's latest message, and how many it offered; `None` if it offered nothing.
+    #[must_use]
+    pub fn latest_of(&self, publisher: u64) -> Option<(SessionId, u64)> {
+        let places = &self.publishers[publisher as usize].places;
+        Some((places.last()?.session_id, places.len() as u64))
+    }
+
+    /// Number after the latest message of a publisher that a subscriber got.
+    #[must_use]
+    pub fn taken_by(&self, subscriber: u64, publisher: u64) -> u64 {
+        let latest = self.subscribers[subscriber as usize].latest.get(&publisher);
+        latest.map_or(0, |latest| latest.next)
     }
 
     /// Messages accepted from publishers.

@@ -46,6 +46,36 @@ const SCENARIOS: &[(&str, &str, MakePlan)] = &[
         "publishers that share a log die in the middle of their claims",
         killed_mid_claim,
     ),
+    (
+        "multicast",
+        "a group behind lossy links whose slowest sets the pace; one receiver dies, and the driver of another",
+        multicast,
+    ),
+    (
+        "mdc",
+        "receivers that announce themselves and receivers that are named, behind lossy links; they come and go",
+        mdc,
+    ),
+    (
+        "mds",
+        "subscribers with two sources: two publishers, one twice, one over the network and one in memory",
+        mds,
+    ),
+    (
+        "spy",
+        "spies beside receivers that come and go, one of which keeps the stream going alone",
+        spy,
+    ),
+    (
+        "closing",
+        "publishers close: their subscribers get everything and see the end long before images time out",
+        closing,
+    ),
+    (
+        "no-space",
+        "first the publisher's host has no room for logs, then the subscriber's",
+        no_space,
+    ),
 ];
 
 /// Names of all scenarios, and what is in them.
@@ -113,6 +143,7 @@ fn quiet(scenario: &str, hosts: usize) -> Plan {
         events: Vec::new(),
         missed_turn_ppm: 0,
         keeps_images: true,
+        ends_within_ns: None,
         faults_ns: 5 * SECOND,
         recovery_ns: 4 * SECOND,
         drain_ns: 10 * SECOND,
@@ -275,6 +306,278 @@ fn killed_mid_claim(seed: u64) -> Plan {
         // The unblock timeout is part of it.
         recovery_ns: 16 * SECOND,
         ..quiet("killed-mid-claim", 1)
+    }
+}
+
+/// What 5 % of loss and some disorder make of a link.
+fn lossy_link(link: Link) -> Link {
+    Link {
+        jitter_ns: 200 * MICROSECOND as u64,
+        loss_ppm: 50_000,
+        reorder_ppm: 20_000,
+        reorder_ns: 500 * MICROSECOND as u64,
+        ..link
+    }
+}
+
+/// A client that leaves at some time and is back before the faults end.
+fn visit(client: usize, prng: &mut Prng) -> (i64, Event) {
+    let event = Event::CloseClient {
+        client,
+        away_ns: prng.between(10 * MILLISECOND, 2 * SECOND),
+    };
+    (prng.between(SECOND, 4 * SECOND), event)
+}
+
+fn multicast(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let plan = quiet("multicast", 4);
+    let channel = |host: usize| {
+        let local = host_address(host);
+        format!("aeron:udp?endpoint=224.20.30.41:40001|interface={local}")
+    };
+    let publisher = PublisherPlan {
+        interval_ns: 4 * MILLISECOND,
+        ..publisher(format!("{}|fc=min", channel(0)))
+    };
+    // Those on hosts 2 and 3 die. That of host 1 must not notice.
+    let subscribers = (1..4).map(|host| {
+        let subscriber = SubscriberPlan {
+            may_be_left_behind: host > 1,
+            ..subscriber(channel(host))
+        };
+        (host, subscriber)
+    });
+    let killed = Event::KillClient { client: 2 };
+    let restarted = Event::RestartDriver {
+        host: 3,
+        killed: true,
+        down_ns: prng.between(SECOND, 4 * SECOND),
+    };
+    Plan {
+        faulty_link: lossy_link(plan.faulty_link),
+        streams: vec![StreamPlan {
+            publishers: vec![(0, publisher)],
+            subscribers: subscribers.collect(),
+        }],
+        events: vec![
+            (prng.between(SECOND, 2 * SECOND), killed),
+            (prng.between(2 * SECOND, 4 * SECOND), restarted),
+        ],
+        faults_ns: 6 * SECOND,
+        // A receiver that is gone is waited for for 5 s.
+        recovery_ns: 16 * SECOND,
+        ..plan
+    }
+}
+
+fn mdc(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let plan = quiet("mdc", 4);
+    let control = |port: u16| format!("control={}:{port}|control-mode=", host_address(0));
+    let own = |host: usize, port: u16| format!("{}|{}dynamic", unicast(host, port), control(40_101));
+    let announced = StreamPlan {
+        publishers: vec![(
+            0,
+            PublisherPlan {
+                interval_ns: 4 * MILLISECOND,
+                ..publisher(format!("aeron:udp?{}dynamic|fc=min", control(40_101)))
+            },
+        )],
+        subscribers: (1..4).map(|host| (host, subscriber(own(host, 40_001)))).collect(),
+    };
+    let named = StreamPlan {
+        publishers: vec![(
+            0,
+            PublisherPlan {
+                stream_id: 1002,
+                interval_ns: 4 * MILLISECOND,
+                destinations: (1..4).map(|host| unicast(host, 40_002)).collect(),
+                ..publisher(format!("aeron:udp?{}manual|fc=min", control(40_102)))
+            },
+        )],
+        subscribers: (1..4)
+            .map(|host| {
+                let subscriber = SubscriberPlan {
+                    stream_id: 1002,
+                    ..subscriber(unicast(host, 40_002))
+                };
+                (host, subscriber)
+            })
+            .collect(),
+    };
+    let mut events = vec![visit(2, &mut prng), visit(3, &mut prng), visit(6, &mut prng)];
+    events.sort_by_key(|(at, _)| *at);
+    Plan {
+        faulty_link: lossy_link(plan.faulty_link),
+        streams: vec![announced, named],
+        events,
+        recovery_ns: 12 * SECOND,
+        ..plan
+    }
+}
+
+fn mds(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let plan = quiet("mds", 3);
+    let stream = |number: u16, publishers: Vec<(usize, PublisherPlan)>, destinations: Vec<String>| {
+        let stream_id = 1001 + i32::from(number);
+        let publishers = publishers.into_iter().map(|(host, publisher)| {
+            let publisher = PublisherPlan {
+                stream_id,
+                interval_ns: 4 * MILLISECOND,
+                ..publisher
+            };
+            (host, publisher)
+        });
+        let subscriber = SubscriberPlan {
+            stream_id,
+            destinations,
+            ..subscriber("aeron:udp?control-mode=manual".to_owned())
+        };
+        StreamPlan {
+            publishers: publishers.collect(),
+            subscribers: vec![(2, subscriber)],
+        }
+    };
+    let at = |port: u16| unicast(2, port);
+    let memory = "aeron:ipc".to_owned();
+    let twice = PublisherPlan {
+        destinations: vec![at(40_002), at(40_102)],
+        ..publisher("aeron:udp?control-mode=manual|fc=min".to_owned())
+    };
+    Plan {
+        faulty_link: lossy_link(plan.faulty_link),
+        streams: vec![
+            stream(
+                0,
+                vec![(0, publisher(at(40_001))), (1, publisher(at(40_101)))],
+                vec![at(40_001), at(40_101)],
+            ),
+            stream(1, vec![(0, twice)], vec![at(40_002), at(40_102)]),
+            stream(
+                2,
+                vec![(1, publisher(at(40_003))), (2, publisher(memory.clone()))],
+                vec![at(40_003), memory],
+            ),
+        ],
+        events: vec![visit(prng.below(8) as usize, &mut prng)],
+        ..plan
+    }
+}
+
+fn spy(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let plan = quiet("spy", 2);
+    let stream = |number: u16, more: &str| {
+        let stream_id = 1001 + i32::from(number);
+        let endpoint = unicast(1, 40_001 + number);
+        let channel = format!("{endpoint}{more}");
+        let subscriber = |channel: String| SubscriberPlan {
+            stream_id,
+            ..subscriber(channel)
+        };
+        let publisher = PublisherPlan {
+            stream_id,
+            ..publisher(channel.clone())
+        };
+        StreamPlan {
+            publishers: vec![(0, publisher)],
+            subscribers: vec![
+                (1, subscriber(endpoint)),
+                (0, subscriber(format!("aeron-spy:{channel}"))),
+            ],
+        }
+    };
+    let mut events = vec![visit(1, &mut prng), visit(4, &mut prng)];
+    events.sort_by_key(|(at, _)| *at);
+    Plan {
+        faulty_link: lossy_link(plan.faulty_link),
+        streams: vec![stream(0, ""), stream(1, "|ssc=true")],
+        events,
+        ..plan
+    }
+}
+
+/// Quiet links: nothing keeps the end of a stream from being seen long before an image would time out.
+fn closing(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let mut plan = quiet("closing", 3);
+    plan.settings
+        .push(("aeron.image.liveness.timeout", "10s".to_owned()));
+    plan.settings
+        .push(("aeron.publication.linger.timeout", "5s".to_owned()));
+    let group = |host: usize| {
+        let local = host_address(host);
+        format!("aeron:udp?endpoint=224.20.30.41:40003|interface={local}")
+    };
+    let memory = "aeron:ipc".to_owned();
+    let single = unicast(1, 40_002);
+    let streams = [
+        (memory.clone(), vec![(0, memory)]),
+        (
+            single.clone(),
+            vec![(1, single.clone()), (0, format!("aeron-spy:{single}"))],
+        ),
+        (format!("{}|fc=min", group(0)), vec![(1, group(1)), (2, group(2))]),
+    ];
+    let mut client = 0;
+    for (number, (channel, subscribers)) in streams.into_iter().enumerate() {
+        let stream_id = 1001 + number as i32;
+        for at in [SECOND, 3 * SECOND, 5 * SECOND] {
+            let event = Event::CloseClient {
+                client,
+                away_ns: prng.between(10 * MILLISECOND, SECOND),
+            };
+            plan.events.push((at + prng.between(0, 500 * MILLISECOND), event));
+        }
+        client += 1 + subscribers.len();
+        let subscribers = subscribers.into_iter().map(|(host, channel)| {
+            let subscriber = SubscriberPlan {
+                stream_id,
+                ..subscriber(channel)
+            };
+            (host, subscriber)
+        });
+        let publisher = PublisherPlan {
+            stream_id,
+            burst: 3,
+            ..publisher(channel)
+        };
+        plan.streams.push(StreamPlan {
+            publishers: vec![(0, publisher)],
+            subscribers: subscribers.collect(),
+        });
+    }
+    plan.events.sort_by_key(|(at, _)| *at);
+    Plan {
+        // Receivers repeat for a second that they have it all before they let go of an image.
+        ends_within_ns: Some(2 * SECOND),
+        faults_ns: 8 * SECOND,
+        ..plan
+    }
+}
+
+fn no_space(seed: u64) -> Plan {
+    let mut prng = Prng::new(seed, "plan");
+    let mut stream = one_stream();
+    stream.publishers[0].1.awaits_storage = true;
+    let short = |host: usize, is_short: bool| Event::Storage { host, is_short };
+    Plan {
+        streams: vec![stream],
+        events: vec![
+            (0, short(0, true)),
+            (prng.between(SECOND, 3 * SECOND), short(0, false)),
+            (4 * SECOND, short(1, true)),
+            // Its next image finds no room.
+            (
+                prng.between(4 * SECOND + MILLISECOND, 5 * SECOND),
+                Event::ReopenStream { client: 0 },
+            ),
+            (prng.between(6 * SECOND, 8 * SECOND), short(1, false)),
+        ],
+        faults_ns: 9 * SECOND,
+        ..quiet("no-space", 2)
     }
 }
 

@@ -319,7 +319,7 @@ impl Publisher {
         prng: &mut Prng,
         checkers: &mut Checkers,
     ) -> Result<usize, Violation> {
-        self.await_handle(now, client)?;
+        self.await_handle(now, client, checkers)?;
         if let PublicationHandle::Ready(writer) = &self.handle {
             self.destinations
                 .step(now, |channel| writer.async_add_destination(channel));
@@ -356,7 +356,12 @@ impl Publisher {
         writer.try_claim(length).map(core::mem::forget).is_ok()
     }
 
-    fn await_handle(&mut self, now: NanoTime, client: &Client) -> Result<(), Violation> {
+    fn await_handle(
+        &mut self,
+        now: NanoTime,
+        client: &Client,
+        checkers: &mut Checkers,
+    ) -> Result<(), Violation> {
         let polled = match &mut self.handle {
             PublicationHandle::Coming(pending) => {
                 pending.poll().map(|publication| publication.map(Writer::Shared))
@@ -379,6 +384,7 @@ impl Publisher {
                 self.destinations = Destinations::new(self.plan.destinations.clone(), now);
             }
             Some(Err(error)) if passes(&error, self.plan.awaits_storage) => {
+                checkers.on_refused_for_now();
                 self.handle = PublicationHandle::Refused(now.plus_nanos(RETRY_REFUSED_NS));
             }
             Some(Err(error)) => {
@@ -522,6 +528,17 @@ impl Subscriber {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The sessions that it has images of.
+    pub fn sessions(&mut self) -> Vec<SessionId> {
+        match &mut self.handle {
+            SubscriptionHandle::Ready(subscription) => {
+                let images = subscription.images().iter();
+                images.map(|image| image.session_id()).collect()
+            }
+            SubscriptionHandle::Coming(_) | SubscriptionHandle::Refused(_) => Vec::new(),
+        }
     }
 
     /// Whether messages can come.

@@ -77,6 +77,9 @@ pub struct Plan {
     pub missed_turn_ppm: u32,
     /// Whether the faults are too small to end an image: then none may end.
     pub keeps_images: bool,
+    /// How long subscribers may take to get everything of a publisher that was closed and to see its image end,
+    /// nanoseconds; `None`: that is not looked at.
+    pub ends_within_ns: Option<i64>,
     /// How long the faults last, nanoseconds.
     pub faults_ns: i64,
     /// How long drivers and clients have to find each other again, nanoseconds.
@@ -281,6 +284,8 @@ pub struct World {
     laziness: Prng,
     drivers: Prng,
     next_event: usize,
+    /// Publishers that were closed, their streams, and when that must have been seen.
+    endings: VecDeque<(u64, u32, NanoTime)>,
     /// Whether the faults have ended.
     has_healed: bool,
     is_offering: bool,
@@ -322,6 +327,7 @@ impl World {
             laziness: Prng::new(seed, "laziness"),
             drivers: Prng::new(seed, "drivers"),
             next_event: 0,
+            endings: VecDeque::new(),
             has_healed: false,
             is_offering: true,
             trace: Trace(seed),
@@ -381,6 +387,7 @@ impl World {
             ("datagram too long", stats.oversize),
             ("nobody listened", stats.unreachable),
             ("datagram refused", stats.refused),
+            ("publication refused for now", self.checkers.refused_for_now()),
         ] {
             *faults.entry(kind).or_default() += count;
         }
@@ -725,6 +732,44 @@ impl World {
         Ok(())
     }
 
+    /// Takes a note of a publisher that is about to be closed.
+    fn await_ending(&mut self, index: usize) {
+        let application = &self.applications[index];
+        if let Some(within_ns) = self.plan.ends_within_ns
+            && let Some((_, Role::Publisher(publisher))) = &application.running
+        {
+            let by = self.now().plus_nanos(within_ns);
+            self.endings.push_back((publisher.id(), application.stream, by));
+        }
+    }
+
+    /// That all subscribers of a publisher that was closed got what it offered and have no image of it any more.
+    fn check_ending(&mut self, publisher: u64, stream: u32) -> Result<(), Violation> {
+        let Some((session_id, offered)) = self.checkers.latest_of(publisher) else {
+            return Ok(());
+        };
+        for application in self.applications.iter_mut().filter(|one| one.stream == stream) {
+            let Some((_, Role::Subscriber(subscriber))) = &mut application.running else {
+                continue;
+            };
+            let taken = self.checkers.taken_by(subscriber.id(), publisher);
+            let has_image = subscriber.sessions().contains(&session_id);
+            if taken < offered || has_image {
+                return Err(Violation::new(
+                    "the end of a stream is told",
+                    format!(
+                        "subscriber {} has {taken} of the {offered} messages of publisher {publisher}, which was closed; {} \
+                         its image",
+                        subscriber.id(),
+                        if has_image { "it still has" } else { "it lost" }
+                    ),
+                ));
+            }
+        }
+        *self.faults.entry("end of stream seen").or_default() += 1;
+        Ok(())
+    }
+
     /// What a driver still holds although all clients are gone.
     fn left_over(&self) -> Option<String> {
         for (index, host) in self.hosts.iter().enumerate() {
@@ -755,15 +800,8 @@ impl World {
             let Some(driver) = &host.driver else {
                 continue;
             };
-            // A client that died holds its addresses until it times out, and one that was closed until its images
-            // are gone.
-            let ends = |(_, event): &(i64, Event)| {
-                matches!(event, Event::KillClient { .. } | Event::CloseClient { .. })
-            };
-            let is_held = self.plan.events.iter().any(ends);
             let errors = error_log::read_all(&driver.cnc.error_log());
-            let unexpected =
-                |error: &&ErrorRecord| !(is_held && error.text.contains("Address already in use"));
+            let unexpected = |error: &&ErrorRecord| !self.is_explained(index, &error.text);
             if let Some(error) = errors.iter().find(unexpected) {
                 return Err(Violation::new(
                     "drivers report no errors",
@@ -774,9 +812,30 @@ impl World {
         Ok(())
     }
 
+    /// Whether the faults of this world may have a driver of this host report that.
+    fn is_explained(&self, of: usize, text: &str) -> bool {
+        self.plan.events.iter().any(|(_, event)| match event {
+            // A client that died holds its addresses until it times out, and one that was closed until its images are
+            // gone.
+            Event::KillClient { .. } | Event::CloseClient { .. } | Event::ReopenStream { .. } => {
+                text.contains("Address already in use") || text.contains("the channel is just being closed")
+            }
+            Event::RefuseSends {
+                errno: Some(errno), ..
+            } => text.contains("a datagram was not sent") && text.ends_with(&format!("(os error {errno})")),
+            Event::Storage { host, is_short: true } => {
+                *host == of && text.contains("insufficient usable storage for a new log")
+            }
+            _ => false,
+        })
+    }
+
     fn check_client_errors(&self) -> Result<(), Violation> {
         let errors = self.client_errors.lock().unwrap_or_else(PoisonError::into_inner);
-        match errors.iter().find(|(_, error)| !self.is_expected(error)) {
+        match errors
+            .iter()
+            .find(|(client, error)| !self.is_expected(*client, error))
+        {
             None => Ok(()),
             Some((client, error)) => Err(Violation::new(
                 "clients report no errors",
@@ -786,7 +845,7 @@ impl World {
     }
 
     /// Whether the faults of this world may do that.
-    fn is_expected(&self, error: &ClientError) -> bool {
+    fn is_expected(&self, of: usize, error: &ClientError) -> bool {
         let driver_is_lost = matches!(
             error,
             ClientError::DriverDied
@@ -795,7 +854,15 @@ impl World {
                 | ClientError::DriverReplaced
         );
         let restarts = |(_, event): &(i64, Event)| matches!(event, Event::RestartDriver { .. });
-        driver_is_lost && self.plan.events.iter().any(restarts)
+        // Whoever stood still may hear of an image only when that is gone again, with its log.
+        let stalls =
+            |(_, event): &(i64, Event)| matches!(event, Event::StallClient { client, .. } if *client == of);
+        let image_is_gone = matches!(
+            error,
+            ClientError::ImageUnusable { reason, .. } if reason.ends_with("does not exist")
+        );
+        let mut events = self.plan.events.iter();
+        (driver_is_lost && events.clone().any(restarts)) || (image_is_gone && events.any(stalls))
     }
 
     /// When drivers and clients are gone nobody holds any of their memory.
@@ -822,6 +889,12 @@ impl World {
 
     fn apply_events(&mut self) -> Result<(), Violation> {
         let now = self.now();
+        while let Some((publisher, stream, by)) = self.endings.front().copied()
+            && by.is_due(now)
+        {
+            self.endings.pop_front();
+            self.check_ending(publisher, stream)?;
+        }
         while let Some((at, event)) = self.plan.events.get(self.next_event)
             && START.plus_nanos(*at).is_due(now)
         {
@@ -861,6 +934,7 @@ impl World {
                 "client stalled"
             }
             Event::CloseClient { client, away_ns } => {
+                self.await_ending(client);
                 self.close_application(client);
                 self.applications[client].start_at = now.plus_nanos(away_ns);
                 "client closed"
