@@ -484,7 +484,14 @@ fn spy(seed: u64) -> Plan {
         StreamPlan {
             publishers: vec![(0, publisher)],
             subscribers: vec![
-                (1, subscriber(endpoint)),
+                (
+                    1,
+                    SubscriberPlan {
+                        // The spy keeps the stream going without it: nobody waits for it when it joins.
+                        may_be_left_behind: more.contains("ssc=true"),
+                        ..subscriber(endpoint)
+                    },
+                ),
                 (0, subscriber(format!("aeron-spy:{channel}"))),
             ],
         }
@@ -495,6 +502,7 @@ fn spy(seed: u64) -> Plan {
         faulty_link: lossy_link(plan.faulty_link),
         streams: vec![stream(0, ""), stream(1, "|ssc=true")],
         events,
+        recovery_ns: 12 * SECOND,
         ..plan
     }
 }
@@ -754,6 +762,10 @@ fn draw_receivers(drawn: &mut StreamPlan, kind: Kind, hosts: usize, port: u16, p
     if !matches!(kind, Kind::Ipc) && prng.chance(250_000) {
         if prng.chance(300_000) {
             channel.push_str("|ssc=true");
+            // Spies keep the stream going without receivers: nobody waits for one that joins.
+            for (_, subscriber) in &mut drawn.subscribers {
+                subscriber.may_be_left_behind = true;
+            }
         }
         let spy = subscriber(format!("aeron-spy:{channel}"));
         drawn.subscribers.push((from, spy));
@@ -1001,6 +1013,8 @@ fn draw_returns(plan: &mut Plan, prng: &mut Prng) {
         };
         plan.events.push((at, event));
     }
+    // A receiver that left is waited for for 5 s by publishers that wait for the slowest.
+    plan.recovery_ns = plan.recovery_ns.max(14 * SECOND);
 }
 
 /// A host without room for more logs: who wants to publish there has to try again, and images come later.
@@ -1024,6 +1038,7 @@ fn draw_storage(plan: &mut Plan, prng: &mut Prng) {
             publisher.awaits_storage = true;
         }
     }
+    plan.recovery_ns = plan.recovery_ns.max(14 * SECOND);
 }
 
 fn draw_ends(plan: &mut Plan, prng: &mut Prng) {

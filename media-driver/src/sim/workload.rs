@@ -425,6 +425,12 @@ impl Publisher {
             }
             Offer::BackPressured | Offer::AdminAction => Ok(Some(RETRY_NS)),
             Offer::NotConnected => Ok(Some(RETRY_UNCONNECTED_NS)),
+            // A successor of its driver had no room for its log.
+            Offer::Closed if self.plan.awaits_storage => {
+                checkers.on_refused_for_now();
+                self.handle = PublicationHandle::Refused(self.next_offer);
+                Ok(Some(RETRY_REFUSED_NS))
+            }
             Offer::Closed | Offer::MaxPositionExceeded | Offer::TooLong => Err(Violation::new(
                 "offer",
                 format!(

@@ -862,7 +862,9 @@ impl World {
             ClientError::ImageUnusable { reason, .. } if reason.ends_with("does not exist")
         );
         let mut events = self.plan.events.iter();
-        (driver_is_lost && events.clone().any(restarts)) || (image_is_gone && events.any(stalls))
+        (driver_is_lost && events.clone().any(restarts))
+            || (image_is_gone && events.any(stalls))
+            || self.is_explained(self.applications[of].host, &error.to_string())
     }
 
     /// When drivers and clients are gone nobody holds any of their memory.
