@@ -200,6 +200,20 @@ impl World {
         )
     }
 
+    /// Appends messages to a log until its position is `until` bytes or more; returns the position.
+    fn fill(&self, path: &str, limit: CounterId, until: i64) -> i64 {
+        let appender = self.appender(path);
+        let message = [0u8; 1000];
+        let mut position = 0;
+        while position < until {
+            match appender.offer(&NoWindow, &&message[..], &NoReservedValue, self.value(limit)) {
+                AppendOutcome::Appended { position: at } => position = at,
+                other => panic!("{other:?}"),
+            }
+        }
+        position
+    }
+
     fn value(&self, id: CounterId) -> i64 {
         self.cnc.counters().value(id).unwrap()
     }
@@ -613,16 +627,8 @@ fn an_untethered_subscriber_that_stalls_goes_stops_counting_and_returns_with_its
         .counter(image_counter(&events, healthy))
         .unwrap();
     let stalled_counter = image_counter(&events, stalled);
-    let appender = world.appender(&path);
-    let message = [0u8; 1000];
-    let mut position = 0;
     // The window is half a term; far behind is three quarters of that.
-    while position < 28_000 {
-        match appender.offer(&NoWindow, &&message[..], &NoReservedValue, world.value(limit)) {
-            AppendOutcome::Appended { position: at } => position = at,
-            other => panic!("{other:?}"),
-        }
-    }
+    let position = world.fill(&path, limit, 28_000);
     healthy.set_release(position);
     let gone = Event::ImageGone {
         image: publication,
@@ -668,15 +674,7 @@ fn a_subscriber_that_is_left_behind_for_good_leaves_no_counter() {
     let stalled = world.add_subscription(client, "aeron:ipc?tether=false|rejoin=false");
     image_counter(&world.settle(), stalled);
     assert_eq!(world.counters().len(), before.len() + 1);
-    let appender = world.appender(&path);
-    let message = [0u8; 1000];
-    let mut position = 0;
-    while position < 28_000 {
-        match appender.offer(&NoWindow, &&message[..], &NoReservedValue, world.value(limit)) {
-            AppendOutcome::Appended { position: at } => position = at,
-            other => panic!("{other:?}"),
-        }
-    }
+    let position = world.fill(&path, limit, 28_000);
     healthy.set_release(position);
     let gone = Event::ImageGone {
         image: publication,

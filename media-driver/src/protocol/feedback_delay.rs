@@ -115,6 +115,20 @@ mod tests {
         assert!(!delay.is_group());
     }
 
+    /// Seeds of the simulator stay good only as long as the numbers of this generator are the same.
+    #[test]
+    fn the_generator_gives_the_same_numbers_in_every_version() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        assert_eq!(
+            [rng.u64(..), rng.u64(..)],
+            [12_120_239_713_417_281_201, 9_861_924_296_701_902_397]
+        );
+        assert_eq!(
+            (rng.i32(..), rng.f64().to_bits()),
+            (-216_381_818, 4_605_190_635_480_788_476)
+        );
+    }
+
     #[test]
     fn group_delays_are_those_of_the_specification() {
         let delay = GroupDelay::new(10, 10_000_000, fastrand::Rng::with_seed(1));

@@ -48,8 +48,8 @@ pub(crate) fn run(args: &SimArgs) -> Result<(), Failure> {
         let Some(plan) = swarm::plan(&args.scenario, seed) else {
             break;
         };
-        let report = match &args.capture {
-            None => swarm::run(seed, plan),
+        let (report, capture) = match &args.capture {
+            None => (swarm::run(seed, plan), Ok(())),
             Some(path) => run_captured(seed, plan, path)?,
         };
         summary.add(&report);
@@ -57,6 +57,7 @@ pub(crate) fn run(args: &SimArgs) -> Result<(), Failure> {
             // At once: whoever looks need not wait for the end to see it again.
             print(&told(&report, args.events))?;
         }
+        capture?;
         if report.violation.is_some() {
             failed = Some(report);
             break;
@@ -111,7 +112,8 @@ fn told(report: &Report, with_events: bool) -> String {
     text
 }
 
-fn run_captured(seed: u64, plan: Plan, path: &Path) -> Result<Report, Failure> {
+/// What came of the world, and whether all of its capture could be written.
+fn run_captured(seed: u64, plan: Plan, path: &Path) -> Result<(Report, Result<(), Failure>), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::with_advice(
             format!("the capture {} can not be written: {error}", path.display()),
@@ -125,10 +127,8 @@ fn run_captured(seed: u64, plan: Plan, path: &Path) -> Result<Report, Failure> {
         error: Arc::clone(&error),
     };
     let report = swarm::run_captured(seed, plan, Box::new(target));
-    match error.get() {
-        None => Ok(report),
-        Some(error) => Err(failed(error)),
-    }
+    let written = error.get().map_or(Ok(()), |error| Err(failed(error)));
+    Ok((report, written))
 }
 
 /// A file that remembers what went wrong: a network gives up a capture in silence, but half of one is none.
@@ -170,7 +170,10 @@ mod tests {
         let mut plan = swarm::plan("two-hosts", 3).unwrap();
         plan.faults_ns = 100_000_000;
         // There is no such client.
-        let event = Event::CloseClient { client: 99 };
+        let event = Event::CloseClient {
+            client: 99,
+            away_ns: 0,
+        };
         plan.events = vec![(50_000_000, event)];
         let report = swarm::run(3, plan);
         let replay = "replay: fulmar sim --seed 0x3 --scenario two-hosts";

@@ -174,7 +174,7 @@ fn run_of(cnc: &CncFile) -> Run {
 
 /// The process of a driver, for its death.
 enum Watch {
-    /// A driver of ours in this process, which lives as long as this can look.
+    /// A driver of ours in this process, which lives as long as this can look, though the driver may not.
     This,
     /// A driver of ours, which says which process it is.
     Own(ProcessWatch),
@@ -301,7 +301,8 @@ impl Link {
         self.cnc.region().is_damaged()
     }
 
-    /// Whether the driver moves and its death would be known at once, so that no other can have taken its place.
+    /// Whether the driver moves and the death of its process would be known at once, so that no other process can have
+    /// taken its place.
     pub(super) fn is_in_place(&self) -> bool {
         !self.is_stalled() && self.watch.as_ref().is_some_and(Watch::is_own)
     }

@@ -92,11 +92,13 @@ impl MemDirectory {
     pub fn held(&self) -> Vec<String> {
         let mut state = self.state();
         state.forget_dead();
-        let own = |path: &String| usize::from(state.files.contains_key(path));
-        let held = state
-            .made
-            .iter()
-            .filter(|(path, watch)| watch.holders() > own(path));
+        // A path may have been given to another region since.
+        let own = |path: &String, watch: &RegionWatch| {
+            let file = state.files.get(path);
+            usize::from(file.is_some_and(|file| watch.is_of(&file.region)))
+        };
+        let is_held = |(path, watch): &&(String, RegionWatch)| watch.holders() > own(path, watch);
+        let held = state.made.iter().filter(is_held);
         held.map(|(path, _)| path.clone()).collect()
     }
 
@@ -325,5 +327,15 @@ mod tests {
         assert_eq!(directory.held(), [path], "a view holds it");
         drop(view);
         assert!(directory.held().is_empty(), "the directory's own do not count");
+        let old = directory.map_cnc().unwrap();
+        directory.delete().unwrap();
+        directory.create_dirs().unwrap();
+        drop(directory.create_cnc(4096).unwrap());
+        assert_eq!(
+            directory.held(),
+            [directory.file(layout::FILE_NAME)],
+            "the old one is"
+        );
+        drop(old);
     }
 }

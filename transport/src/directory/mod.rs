@@ -175,8 +175,9 @@ pub trait Directory: Send + Sync {
     /// Whether the directory exists.
     fn exists(&self) -> bool;
 
-    /// Whether no other process can reach the directory. Then the driver in it lives as long as anybody can ask, and
-    /// nobody has to ask the system.
+    /// Whether no other process can reach the directory. Then the process of the driver in it lives as long as anybody can
+    /// ask, and nobody has to ask the system. The driver itself may be gone before: its clients are told when another one
+    /// begins in its place.
     fn is_of_this_process(&self) -> bool {
         false
     }

@@ -138,7 +138,8 @@ pub fn datagram_bytes(term: &Term<View>, offset: i32, length: i32) -> Payload<'_
 }
 
 /// Whether a complete frame that names this very place and stream starts at `offset`. Bytes in the middle of a message may
-/// look like a frame of any length; who asks from outside for a place in the log may have meant them.
+/// look like a frame of any length; who asks from outside for a place in the log may have meant them. What passes all the
+/// same is a payload with the very header that would stand there: only a walk from the start of the term could tell.
 #[inline]
 #[must_use]
 pub fn starts_frame<B: Words>(

@@ -21,4 +21,5 @@ pub use buffer::{AtomicBuffer, View};
 pub use handoff::{Handed, Handoff};
 #[cfg(loom)]
 pub use loom_words::LoomWords;
-pub use region::{Region, RegionWatch};
+pub use region::Region;
+pub(crate) use region::RegionWatch;

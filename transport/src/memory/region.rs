@@ -19,13 +19,17 @@ pub struct Region(Arc<Owner>);
 
 /// Looks whether a region is still there, without keeping it.
 #[derive(Clone)]
-pub struct RegionWatch(Weak<Owner>);
+pub(crate) struct RegionWatch(Weak<Owner>);
 
 impl RegionWatch {
     /// How many clones and views of the region there are.
-    #[must_use]
-    pub fn holders(&self) -> usize {
+    pub(crate) fn holders(&self) -> usize {
         self.0.strong_count()
+    }
+
+    /// Whether it is this region that it looks at.
+    pub(crate) fn is_of(&self, region: &Region) -> bool {
+        core::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&region.0))
     }
 }
 
@@ -91,7 +95,7 @@ impl Region {
 
     /// Something that tells how many hold this region, and holds nothing.
     #[must_use]
-    pub fn watch(&self) -> RegionWatch {
+    pub(crate) fn watch(&self) -> RegionWatch {
         RegionWatch(Arc::downgrade(&self.0))
     }
 

@@ -724,6 +724,23 @@ fn requests_for_the_middle_of_a_message_are_ignored() {
     assert_eq!(fixture.system.get(C::RetransmitsSent).get_relaxed(), 1);
 }
 
+/// Known: only a walk from the start of the term could tell it from a frame.
+#[test]
+fn a_payload_with_the_header_of_its_own_place_passes_for_a_frame() {
+    let mut fixture = Fixture::new();
+    fixture.send(0);
+    fixture.connect(0, HALF);
+    let mut forged = fulmar::wire::encode_heartbeat(0xC0, SESSION, STREAM, INITIAL_TERM, 32).to_vec();
+    forged[0] = 32;
+    let outcome = fixture
+        .publisher
+        .offer(&&forged[..], &NoReservedValue, i64::MAX / 2);
+    assert!(matches!(outcome, AppendOutcome::Appended { .. }), "{outcome:?}");
+    fixture.send(1);
+    assert_eq!(fixture.nak(2 * MS, 32, 32).len(), 1);
+    assert!(fixture.nak(2 * MS, 64, 32).is_empty());
+}
+
 #[test]
 fn only_who_sends_status_messages_is_answered() {
     let (mut fixture, _) = with_history(Options::default());
