@@ -635,6 +635,11 @@ fn draw_settings(plan: &mut Plan, prng: &mut Prng) {
     plan.settings
         .push(("aeron.network.publication.max.messages.per.send", messages));
     let strategy = prng.pick(&["default", "default", "cubic"]).to_string();
+    if strategy == "cubic" {
+        // Its window, in datagrams, grows with the third power of the seconds since the latest loss: 3 after two
+        // seconds, 86 after six.
+        plan.recovery_ns = plan.recovery_ns.max(12 * SECOND);
+    }
     plan.settings.push(("aeron.congestioncontrol.supplier", strategy));
     if prng.chance(200_000) {
         plan.settings.push(("fulmar.nak.every.gap", "false".to_owned()));
