@@ -5,9 +5,9 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 
+use fulmar_media_driver::sim::plan::{Event, Plan};
 use fulmar_media_driver::sim::report::Summary;
 use fulmar_media_driver::sim::swarm;
-use fulmar_media_driver::sim::world::{Event, Plan};
 
 /// A short world.
 fn plan() -> Plan {
@@ -31,7 +31,7 @@ fn a_world_that_panics_is_a_violation_with_a_line_that_replays_it() {
     let violation = report.violation.as_ref().unwrap();
     assert_eq!(violation.rule, "no panics");
     assert!(
-        violation.what.contains("index is 99") && violation.what.contains("sim/world.rs:"),
+        violation.what.contains("index is 99") && violation.what.contains("sim/world/"),
         "{violation}"
     );
     let text = report.to_string();

@@ -74,17 +74,28 @@ struct Taker {
     may_be_left_behind: bool,
     /// Whether it was there when everything was well again.
     was_there: bool,
-    /// By publisher.
-    latest: BTreeMap<u64, Latest>,
+    /// By publisher, and by session: one that loses its driver goes on in another session, and a subscriber that was away
+    /// may come to the later one first.
+    latest: BTreeMap<(u64, i32), Latest>,
 }
 
-/// The image on which the latest message of a publisher came.
+/// The image on which the latest message of a publisher's session came.
 #[derive(Clone, Copy, Debug)]
 struct Latest {
     /// Number of the first message on that image.
     first: u64,
     /// Number after the latest.
     next: u64,
+}
+
+impl Taker {
+    /// Where it is furthest in what a publisher offered.
+    fn latest(&self, publisher: u64) -> Option<Latest> {
+        let sessions = self.latest.range((publisher, i32::MIN)..=(publisher, i32::MAX));
+        sessions
+            .map(|(_, latest)| *latest)
+            .max_by_key(|latest| latest.next)
+    }
 }
 
 /// Tells the images apart that a subscriber ever had. A successor of a driver counts its images from the beginning, but
@@ -229,8 +240,9 @@ impl Checkers {
     /// Number after the latest message of a publisher that a subscriber got.
     #[must_use]
     pub fn taken_by(&self, subscriber: u64, publisher: u64) -> u64 {
-        let latest = self.subscribers[subscriber as usize].latest.get(&publisher);
-        latest.map_or(0, |latest| latest.next)
+        self.subscribers[subscriber as usize]
+            .latest(publisher)
+            .map_or(0, |latest| latest.next)
     }
 
     /// Messages accepted from publishers.
@@ -371,7 +383,7 @@ impl Checkers {
                         ),
                     ));
                 }
-                let latest = taker.latest.get(&publisher);
+                let latest = taker.latest.get(&(publisher, received.session_id.0));
                 if let Some(latest) = latest.filter(|latest| number < latest.next) {
                     return Err(Violation::new(
                         "nothing comes twice",
@@ -388,7 +400,8 @@ impl Checkers {
             }
         };
         let next = number + 1;
-        taker.latest.insert(publisher, Latest { first, next });
+        let of = (publisher, received.session_id.0);
+        taker.latest.insert(of, Latest { first, next });
         self.delivered += 1;
         self.bytes += received.payload.len() as u64;
         Ok(())
@@ -427,7 +440,7 @@ impl Checkers {
                 if !offered.is_alive || offered.stream != taker.stream || offered.places.is_empty() {
                     continue;
                 }
-                let latest = taker.latest.get(&(publisher as u64));
+                let latest = taker.latest(publisher as u64);
                 let (next, wanted) = (
                     latest.map_or(0, |latest| latest.next),
                     offered.places.len() as u64,
@@ -450,7 +463,7 @@ impl Checkers {
         }
         for taker in &mut self.subscribers {
             let is_behind = |(publisher, offered): (usize, &Offered)| {
-                let latest = taker.latest.get(&(publisher as u64));
+                let latest = taker.latest(publisher as u64);
                 let next = latest.map_or(0, |latest| latest.next);
                 offered.is_alive
                     && offered.stream == taker.stream
@@ -469,8 +482,11 @@ impl Checkers {
     pub fn check_well(&self) -> Result<(), Violation> {
         let takers = self.subscribers.iter().enumerate();
         for (id, taker) in takers.filter(|(_, one)| one.is_alive && one.was_there) {
-            for (publisher, latest) in &taker.latest {
-                let offered = &self.publishers[*publisher as usize];
+            for publisher in 0..self.publishers.len() as u64 {
+                let Some(latest) = taker.latest(publisher) else {
+                    continue;
+                };
+                let offered = &self.publishers[publisher as usize];
                 let Some(well_from) = offered.well_from.filter(|_| offered.is_alive) else {
                     continue;
                 };
@@ -812,6 +828,32 @@ mod tests {
         checkers
             .on_received(&received)
             .map_err(|violation| violation.rule)
+    }
+
+    #[test]
+    fn a_later_session_may_be_read_before_the_one_before_it() {
+        let mut checkers = checkers();
+        let successor = SessionId(10);
+        checkers.on_offered(0, successor, 64, 16, 1376).unwrap();
+        let mut payload = Vec::new();
+        compose(0, 10, LENGTHS, &mut payload);
+        let received = Received {
+            subscriber: 0,
+            image: 2,
+            join_position: 0,
+            session_id: successor,
+            position: 64,
+            payload: &payload,
+        };
+        checkers.on_received(&received).unwrap();
+        for number in 0..10 {
+            receive(&mut checkers, number, 0).unwrap();
+        }
+        assert_eq!(checkers.missing(), None);
+        assert_eq!(
+            receive_on_new_image(&mut checkers, 3, 9),
+            Err("nothing comes twice")
+        );
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! * [`prng`]: one stream of random numbers per purpose, so that a draw for one purpose never shifts those of another;
 //! * [`clock`]: time that stands still until somebody moves it;
 //! * [`network`]: hosts, sockets and links with faults, as a [`crate::io::Network`];
+//! * [`plan`]: what a world is made of, and what is done to it;
 //! * [`world`]: hosts with drivers and applications, and who has the next turn;
 //! * [`workload`]: what the applications do;
 //! * [`checkers`]: what must hold whatever happens;
-//! * [`swarm`]: plans of worlds, named or drawn from a seed;
+//! * [`swarm`]: plans of worlds, drawn from a seed, or named (`scenarios`);
 //! * `run`: one world from its plan to its report, also if it panics;
 //! * [`report`]: what came of them.
 //!
@@ -19,9 +20,11 @@
 pub mod checkers;
 pub mod clock;
 pub mod network;
+pub mod plan;
 pub mod prng;
 pub mod report;
 mod run;
+mod scenarios;
 pub mod swarm;
 pub mod workload;
 pub mod world;

@@ -8,8 +8,9 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
 
 use super::checkers::Violation;
+use super::plan::Plan;
 use super::report::Report;
-use super::world::{Plan, World};
+use super::world::World;
 
 const RULE: &str = "no panics";
 

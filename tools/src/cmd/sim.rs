@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use fulmar::time::{SystemClock, duration_nanos};
+use fulmar_media_driver::sim::plan::Plan;
 use fulmar_media_driver::sim::report::{Report, Summary};
 use fulmar_media_driver::sim::swarm;
-use fulmar_media_driver::sim::world::Plan;
 
 use crate::args::SimArgs;
 use crate::failure::Failure;
@@ -160,7 +160,7 @@ impl Write for Target {
 
 #[cfg(test)]
 mod tests {
-    use fulmar_media_driver::sim::world::Event;
+    use fulmar_media_driver::sim::plan::Event;
 
     use super::*;
     use crate::failure::EXIT_FAILED;
