@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use fulmar::cnc::CncFile;
 use fulmar::control::response::PublicationReady;
 use fulmar::control::{Command, CommandHeader, ErrorCode, Response, Text};
-use fulmar::counters::{SystemCounter, type_id};
+use fulmar::counters::{Counter, SystemCounter, type_id};
 use fulmar::directory::{Directory, MemDirectory};
 use fulmar::id::{ClientId, CorrelationId, CounterId, RegistrationId, StreamId};
 use fulmar::log::{AppendOutcome, ConcurrentAppender, LogBuffers, NoReservedValue, NoWindow};
@@ -212,6 +212,14 @@ impl World {
             }
         }
         position
+    }
+
+    /// The position of a subscription in the image that was announced to it, as its client moves it.
+    fn reader_position(&self, events: &[Event], subscription: CorrelationId) -> Counter {
+        self.cnc
+            .counters()
+            .counter(image_counter(events, subscription))
+            .unwrap()
     }
 
     fn value(&self, id: CounterId) -> i64 {
@@ -621,11 +629,7 @@ fn an_untethered_subscriber_that_stalls_goes_stops_counting_and_returns_with_its
     let publication = world.add_publication(client, CHANNEL);
     let events = world.settle();
     let (_, limit, path) = publication_of(&events, publication);
-    let healthy = world
-        .cnc
-        .counters()
-        .counter(image_counter(&events, healthy))
-        .unwrap();
+    let healthy = world.reader_position(&events, healthy);
     let stalled_counter = image_counter(&events, stalled);
     // The window is half a term; far behind is three quarters of that.
     let position = world.fill(&path, limit, 28_000);
@@ -665,11 +669,7 @@ fn a_subscriber_that_is_left_behind_for_good_leaves_no_counter() {
     let publication = world.add_publication(client, CHANNEL);
     let events = world.settle();
     let (_, limit, path) = publication_of(&events, publication);
-    let healthy = world
-        .cnc
-        .counters()
-        .counter(image_counter(&events, healthy))
-        .unwrap();
+    let healthy = world.reader_position(&events, healthy);
     let before = world.counters();
     let stalled = world.add_subscription(client, "aeron:ipc?tether=false|rejoin=false");
     image_counter(&world.settle(), stalled);
@@ -812,11 +812,7 @@ fn space_taken_without_a_header_does_not_keep_a_publication_from_ending() {
     let log = LogBuffers::open(world.directory.map_log(&path).unwrap()).unwrap();
     // A publisher that dies here has raised the tail and written nothing.
     log.metadata().tail_fetch_add(0, 160);
-    let position = world
-        .cnc
-        .counters()
-        .counter(image_counter(&events, subscription))
-        .unwrap();
+    let position = world.reader_position(&events, subscription);
     world.settle();
     world.send(
         client,

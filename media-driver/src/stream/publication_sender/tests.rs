@@ -701,19 +701,29 @@ fn requests_outside_the_log_are_ignored() {
     assert_eq!(fixture.system.get(C::RetransmitsSent).get_relaxed(), 0);
 }
 
+/// A publication with a receiver that takes half a term, and nothing offered yet.
+fn connected() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.send(0);
+    fixture.connect(0, HALF);
+    fixture
+}
+
+fn offer(fixture: &mut Fixture, payload: &[u8]) {
+    let outcome = fixture.publisher.offer(&payload, &NoReservedValue, i64::MAX / 2);
+    assert!(matches!(outcome, AppendOutcome::Appended { .. }), "{outcome:?}");
+}
+
 /// Found by fuzzing (`sender_frames`): a message whose first payload byte is 0xA5 reads as a frame of 165 bytes at its
 /// payload, and one that carries a whole header as any frame.
 #[test]
 fn requests_for_the_middle_of_a_message_are_ignored() {
-    let mut fixture = Fixture::new();
-    fixture.send(0);
-    fixture.connect(0, HALF);
+    let mut fixture = connected();
     let mut forged = fulmar::wire::encode_heartbeat(0xC0, SESSION, STREAM, INITIAL_TERM, 256).to_vec();
     forged[0] = 64;
     forged.resize(256, 0);
     for payload in [&[0xA5_u8] as &[u8], &forged] {
-        let outcome = fixture.publisher.offer(&payload, &NoReservedValue, i64::MAX / 2);
-        assert!(matches!(outcome, AppendOutcome::Appended { .. }), "{outcome:?}");
+        offer(&mut fixture, payload);
     }
     let sent = fixture.send(1);
     assert_eq!(lengths(&sent), [64 + 288]);
@@ -727,15 +737,10 @@ fn requests_for_the_middle_of_a_message_are_ignored() {
 /// Known: only a walk from the start of the term could tell it from a frame.
 #[test]
 fn a_payload_with_the_header_of_its_own_place_passes_for_a_frame() {
-    let mut fixture = Fixture::new();
-    fixture.send(0);
-    fixture.connect(0, HALF);
+    let mut fixture = connected();
     let mut forged = fulmar::wire::encode_heartbeat(0xC0, SESSION, STREAM, INITIAL_TERM, 32).to_vec();
     forged[0] = 32;
-    let outcome = fixture
-        .publisher
-        .offer(&&forged[..], &NoReservedValue, i64::MAX / 2);
-    assert!(matches!(outcome, AppendOutcome::Appended { .. }), "{outcome:?}");
+    offer(&mut fixture, &forged);
     fixture.send(1);
     assert_eq!(fixture.nak(2 * MS, 32, 32).len(), 1);
     assert!(fixture.nak(2 * MS, 64, 32).is_empty());
