@@ -44,28 +44,32 @@ impl Side for Ours {
     const NAME: &'static str = "fulmar";
     type Concurrent = Publication;
     type Exclusive = ExclusivePublication;
+    type Claims = Claims;
     type Subscriber = Subscription;
 
     fn start(settings: &Settings) -> Result<Ours, BenchError> {
         let mut driver = DriverSettings::defaults();
         let term_length = settings.term_length.to_string();
-        let threading = match settings.mode {
-            Mode::Shared => "SHARED",
-            Mode::Invoker => "INVOKER",
+        let threading: &[(&str, &str)] = match settings.mode {
+            Mode::Shared => &[
+                ("aeron.threading.mode", "SHARED"),
+                ("aeron.shared.idle.strategy", "backoff"),
+            ],
+            Mode::Invoker => &[("aeron.threading.mode", "INVOKER")],
+            Mode::Defaults => &[],
         };
-        for (key, value) in [
+        let own = [
             ("aeron.dir", settings.dir.as_str()),
             ("aeron.dir.delete.on.start", "true"),
             ("aeron.dir.delete.on.shutdown", "true"),
-            ("aeron.threading.mode", threading),
-            ("aeron.shared.idle.strategy", "backoff"),
             ("aeron.ipc.term.buffer.length", &term_length),
-        ] {
+        ];
+        for (key, value) in own.iter().chain(threading) {
             driver.set(key, value)?;
         }
         let context = driver.conclude()?;
         let driver = match settings.mode {
-            Mode::Shared => Driver::Threads(MediaDriver::launch(context)?),
+            Mode::Shared | Mode::Defaults => Driver::Threads(MediaDriver::launch(context)?),
             Mode::Invoker => {
                 let mut invoker = MediaDriverInvoker::new(context)?;
                 invoker.do_work()?;
@@ -87,6 +91,10 @@ impl Side for Ours {
         self.finish(self.client.async_add_exclusive_publication(channel, stream))
     }
 
+    fn claims(&self, channel: &str, stream: i32) -> Result<Claims, BenchError> {
+        self.exclusive(channel, stream).map(Claims)
+    }
+
     fn subscriber(&self, channel: &str, stream: i32) -> Result<Subscription, BenchError> {
         self.finish(
             self.client
@@ -100,6 +108,30 @@ impl Side for Ours {
             let _ = driver.borrow_mut().do_work();
             self.client.invoke();
         }
+    }
+
+    fn drive(&self) {
+        if let Driver::Invoker(driver) = &self.driver {
+            let _ = driver.borrow_mut().do_work();
+        }
+    }
+}
+
+/// An exclusive publication whose messages are written into claims.
+pub struct Claims(ExclusivePublication);
+
+impl Publisher for Claims {
+    #[inline(always)]
+    fn offer(&mut self, message: &[u8]) -> bool {
+        let Ok(mut claim) = self.0.try_claim(message.len()) else {
+            return false;
+        };
+        claim.buffer_mut().copy_from_slice(message);
+        claim.commit().is_ok()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.0.is_connected()
     }
 }
 
@@ -135,6 +167,15 @@ impl Subscriber for Subscription {
             }
         };
         self.poll_fragments(handler, limit)
+    }
+
+    fn poll_assembled(&mut self, tally: &mut Tally, limit: usize) -> usize {
+        let handler = |payload: Payload<'_>, _: &Header<'_>| {
+            if let Some(word) = payload.read_u64(0) {
+                tally.on_message(word);
+            }
+        };
+        Subscription::poll(self, handler, limit)
     }
 
     fn is_connected(&self) -> bool {

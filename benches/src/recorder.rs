@@ -3,8 +3,11 @@
 
 use hdrhistogram::Histogram;
 
-/// Round-trip times of one run, in nanoseconds.
-pub struct Recorder(Histogram<u64>);
+/// Latencies of one run, in nanoseconds.
+pub struct Recorder {
+    histogram: Histogram<u64>,
+    missed: Option<String>,
+}
 
 /// The longest latency that is kept apart, in nanoseconds; longer ones count as this.
 const HIGHEST_NS: u64 = 60_000_000_000;
@@ -16,20 +19,24 @@ impl Recorder {
     /// Never: the bounds are constants that the histogram accepts.
     #[must_use]
     pub fn new() -> Recorder {
-        Recorder(Histogram::new_with_bounds(1, HIGHEST_NS, 3).expect("constant bounds are valid"))
+        Recorder {
+            histogram: Histogram::new_with_bounds(1, HIGHEST_NS, 3).expect("constant bounds are valid"),
+            missed: None,
+        }
     }
 
     /// Records one latency; negative values count as zero.
     #[inline]
     pub fn record(&mut self, nanos: i64) {
-        self.0.saturating_record(u64::try_from(nanos).unwrap_or(0));
+        self.histogram
+            .saturating_record(u64::try_from(nanos).unwrap_or(0));
     }
 
     /// The latency that `quantile` (0 to 1) of all samples did not exceed.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a latency fits")]
-        let nanos = self.0.value_at_quantile(quantile) as f64;
+        let nanos = self.histogram.value_at_quantile(quantile) as f64;
         nanos
     }
 
@@ -39,10 +46,37 @@ impl Recorder {
         self.quantile(1.0)
     }
 
+    /// Takes over the samples of another run.
+    ///
+    /// # Panics
+    /// Never: all recorders have the same bounds.
+    pub fn add(&mut self, other: &Recorder) {
+        self.histogram
+            .add(&other.histogram)
+            .expect("recorders have the same bounds");
+    }
+
+    /// The samples.
+    #[must_use]
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
+    }
+
+    /// Notes that the run did not keep its rate, and by how much.
+    pub fn set_missed(&mut self, why: String) {
+        self.missed = Some(why);
+    }
+
+    /// Why the run does not count.
+    #[must_use]
+    pub fn missed(&self) -> Option<&str> {
+        self.missed.as_deref()
+    }
+
     /// Number of samples.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.len()
+        self.histogram.len()
     }
 }
 

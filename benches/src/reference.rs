@@ -20,7 +20,7 @@ impl Reference {
     fn pump(&self) -> impl FnMut() + '_ {
         || match self.mode {
             Mode::Invoker => self.duty_cycle(),
-            Mode::Shared => crate::workload::wait(Duration::from_millis(1)),
+            Mode::Shared | Mode::Defaults => crate::workload::wait(Duration::from_millis(1)),
         }
     }
 }
@@ -29,12 +29,14 @@ impl Side for Reference {
     const NAME: &'static str = "reference";
     type Concurrent = CPublication;
     type Exclusive = CExclusive;
+    type Claims = CClaims;
     type Subscriber = CSubscription;
 
     fn start(settings: &Settings) -> Result<Reference, BenchError> {
         let (threading, idle) = match settings.mode {
             Mode::Shared => (CThreading::Shared, "backoff"),
             Mode::Invoker => (CThreading::Invoker, ""),
+            Mode::Defaults => (CThreading::Environment, ""),
         };
         let driver = CDriver::launch(
             &CDriverSettings {
@@ -66,6 +68,10 @@ impl Side for Reference {
         Ok(self.client.add_exclusive(channel, stream, &mut self.pump())?)
     }
 
+    fn claims(&self, channel: &str, stream: i32) -> Result<CClaims, BenchError> {
+        self.exclusive(channel, stream).map(CClaims)
+    }
+
     fn subscriber(&self, channel: &str, stream: i32) -> Result<CSubscription, BenchError> {
         Ok(self.client.add_subscription(channel, stream, &mut self.pump())?)
     }
@@ -75,6 +81,31 @@ impl Side for Reference {
             self.driver.do_work();
             self.client.do_work();
         }
+    }
+
+    fn drive(&self) {
+        if self.mode == Mode::Invoker {
+            self.driver.do_work();
+        }
+    }
+}
+
+/// An exclusive publication whose messages are written into claims.
+pub struct CClaims(CExclusive);
+
+impl Publisher for CClaims {
+    #[inline(always)]
+    fn offer(&mut self, message: &[u8]) -> bool {
+        let Ok((_, mut claim)) = self.0.try_claim(message.len()) else {
+            return false;
+        };
+        claim.fill(message);
+        claim.commit();
+        true
+    }
+
+    fn is_connected(&self) -> bool {
+        self.0.is_connected()
     }
 }
 
@@ -109,6 +140,16 @@ impl Subscriber for CSubscription {
             }
         };
         usize::try_from(CSubscription::poll(self, &mut handler, limit)).unwrap_or(0)
+    }
+
+    fn poll_assembled(&mut self, tally: &mut Tally, limit: usize) -> usize {
+        let mut handler = |fragment: CFragment<'_>| {
+            if let Some(word) = fragment.bytes.first_chunk::<8>() {
+                tally.on_message(u64::from_le_bytes(*word));
+            }
+        };
+        let fragments = CSubscription::poll_assembled(self, &mut handler, limit);
+        fragments.map_or(0, |fragments| usize::try_from(fragments).unwrap_or(0))
     }
 
     fn is_connected(&self) -> bool {

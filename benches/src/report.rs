@@ -1,7 +1,10 @@
-//! One table: a row per case, the medians of all sides side by side, and the ratio of the first side to the last.
+//! What a run found: a row per figure with the samples of all sides, a latency curve per case and side, and the runs
+//! that failed.
 #![forbid(unsafe_code)]
 
-use crate::recorder::median;
+use crate::host::Host;
+use crate::recorder::{Recorder, median};
+use crate::suite::{FULMAR, Metric, Options};
 
 /// Whether a ratio above one is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +13,32 @@ pub enum Better {
     Higher,
     /// Latency and costs.
     Lower,
+}
+
+/// What is wanted of ours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// To be better than another side by at least a factor: 1.25 stands for a latency of at most 0.8 of the other's.
+    Against {
+        /// The other side.
+        side: &'static str,
+        /// The factor.
+        at_least: f64,
+    },
+    /// A figure of at least this.
+    AtLeast(f64),
+    /// A figure of at most this.
+    AtMost(f64),
+}
+
+impl core::fmt::Display for Goal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Goal::Against { side, at_least } => write!(f, "{at_least:.2} x {side}"),
+            Goal::AtLeast(value) => write!(f, "at least {}", short(*value)),
+            Goal::AtMost(value) => write!(f, "at most {}", short(*value)),
+        }
+    }
 }
 
 /// Figures that differ by less are equal: what is left of set-up when counts are subtracted.
@@ -24,46 +53,180 @@ pub struct Row {
     pub unit: &'static str,
     /// Which direction is good.
     pub better: Better,
-    /// Name of each side and its samples.
+    /// Name of each side and its samples, one a round; none of rounds that failed.
     pub sides: Vec<(&'static str, Vec<f64>)>,
+    /// What is wanted.
+    pub goals: Vec<Goal>,
 }
 
 impl Row {
-    /// The table line: medians with their range, then the ratio of first side and reference, above one if the first
-    /// side is better.
+    /// A row without samples.
+    #[must_use]
+    pub fn new(case: &str, metric: &Metric, sides: &[&'static str]) -> Row {
+        let name = if metric.name.is_empty() {
+            case.to_owned()
+        } else {
+            format!("{case} {}", metric.name)
+        };
+        Row {
+            name,
+            unit: metric.unit,
+            better: metric.better,
+            sides: sides.iter().map(|side| (*side, Vec::new())).collect(),
+            goals: metric.goals.clone(),
+        }
+    }
+
+    /// The median of a side's samples; NaN if it has none.
+    #[must_use]
+    pub fn median(&self, side: &str) -> f64 {
+        let samples = self.sides.iter().find(|(name, _)| *name == side);
+        samples.map_or(f64::NAN, |(_, samples)| median(samples))
+    }
+
+    /// How many times ours is better than `side`, by medians: above one if it is; `None` without figures.
+    #[must_use]
+    pub fn ratio(&self, side: &str) -> Option<f64> {
+        let (ours, other) = (self.median(FULMAR), self.median(side));
+        if ours.is_nan() || other.is_nan() {
+            return None;
+        }
+        if (ours - other).abs() < SAME {
+            return Some(1.0);
+        }
+        Some(match self.better {
+            Better::Higher => ours / other,
+            Better::Lower => other / ours,
+        })
+    }
+
+    /// Whether a goal is reached; `None` without figures.
+    #[must_use]
+    pub fn is_met(&self, goal: Goal) -> Option<bool> {
+        let ours = self.median(FULMAR);
+        match goal {
+            Goal::Against { side, at_least } => self.ratio(side).map(|ratio| ratio >= at_least),
+            _ if ours.is_nan() => None,
+            Goal::AtLeast(value) => Some(ours >= value),
+            Goal::AtMost(value) => Some(ours <= value),
+        }
+    }
+
+    /// The table line: medians with their range, then the ratio of ours to each other side, above one if ours is
+    /// better, and what is wanted of it.
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = format!("{:<44}", self.name);
         for (side, samples) in &self.sides {
-            let (low, high) = range(samples);
-            let middle = short(median(samples));
-            let cell = format!(
-                "{side} {middle} {} [{} .. {}]",
-                self.unit,
-                short(low),
-                short(high)
-            );
+            let cell = if samples.is_empty() {
+                format!("{side} failed")
+            } else {
+                let (low, high) = range(samples);
+                let middle = short(median(samples));
+                format!(
+                    "{side} {middle} {} [{} .. {}]",
+                    self.unit,
+                    short(low),
+                    short(high)
+                )
+            };
             line.push_str(&format!("  {cell:<52}"));
         }
-        if let (Some((_, ours)), Some((_, reference)), true) =
-            (self.sides.first(), self.sides.last(), self.sides.len() > 1)
-        {
-            let (ours, reference) = (median(ours), median(reference));
-            if (ours - reference).abs() < SAME {
-                line.push_str("  ratio 1.00");
-                return line;
-            }
-            let ratio = match self.better {
-                Better::Higher => ours / reference,
-                Better::Lower => reference / ours,
+        for (side, _) in self.sides.iter().filter(|(side, _)| *side != FULMAR) {
+            let Some(ratio) = self.ratio(side) else { continue };
+            line.push_str(&format!("  {ratio:.2} x {side}"));
+        }
+        for goal in &self.goals {
+            let verdict = match self.is_met(*goal) {
+                Some(true) => "met",
+                Some(false) => "MISSED",
+                None => continue,
             };
-            line.push_str(&format!("  ratio {ratio:.2}"));
+            line.push_str(&format!("  (goal {goal}: {verdict})"));
         }
         line
     }
 }
 
-fn range(samples: &[f64]) -> (f64, f64) {
+/// The latencies of all rounds of one case on one side.
+pub struct Curve {
+    /// The case.
+    pub case: String,
+    /// The side.
+    pub side: &'static str,
+    /// All samples, in nanoseconds.
+    pub latencies: Recorder,
+}
+
+/// A run that gave no figure.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The case.
+    pub case: String,
+    /// The side.
+    pub side: &'static str,
+    /// The round, from 0.
+    pub round: usize,
+    /// Why.
+    pub why: String,
+}
+
+impl Failed {
+    /// One line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Failed {
+            case,
+            side,
+            round,
+            why,
+        } = self;
+        format!("FAILED {case}, {side}, round {}: {why}", round + 1)
+    }
+}
+
+/// Everything a run found.
+pub struct Report {
+    /// The machine.
+    pub host: Host,
+    /// The settings of both sides, in words.
+    pub settings: String,
+    /// One a figure, in the order of measurement.
+    pub rows: Vec<Row>,
+    /// One a case and side that measured latencies.
+    pub curves: Vec<Curve>,
+    /// Runs that gave no figure.
+    pub failed: Vec<Failed>,
+}
+
+impl Report {
+    /// Nothing found yet.
+    #[must_use]
+    pub fn new(options: &Options) -> Report {
+        let Options {
+            term_length, rounds, ..
+        } = options;
+        let smoke = if options.smoke {
+            "; smoke run: the figures mean nothing"
+        } else {
+            ""
+        };
+        Report {
+            host: Host::read(),
+            settings: format!(
+                "term length {term_length} bytes, MTU 1408, {rounds} rounds, sides interleaved, medians with \
+                 [lowest .. highest]; a ratio above 1: fulmar is better{smoke}"
+            ),
+            rows: Vec::new(),
+            curves: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+}
+
+/// The lowest and the highest sample.
+#[must_use]
+pub fn range(samples: &[f64]) -> (f64, f64) {
     samples
         .iter()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -71,7 +234,9 @@ fn range(samples: &[f64]) -> (f64, f64) {
         })
 }
 
-fn short(value: f64) -> String {
+/// Three digits and a power of thousand.
+#[must_use]
+pub fn short(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{:.2} M", value / 1e6),
         value if value >= 1e4 => format!("{:.1} k", value / 1e3),
@@ -83,17 +248,40 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::REFERENCE;
 
-    #[test]
-    fn a_ratio_above_one_means_that_the_first_side_is_better() {
-        let mut row = Row {
+    fn row(better: Better, ours: &[f64], other: &[f64]) -> Row {
+        Row {
             name: "x".into(),
             unit: "ns",
-            better: Better::Lower,
-            sides: vec![("a", vec![50.0]), ("b", vec![100.0])],
-        };
-        assert!(row.line().ends_with("ratio 2.00"), "{}", row.line());
-        row.better = Better::Higher;
-        assert!(row.line().ends_with("ratio 0.50"), "{}", row.line());
+            better,
+            sides: vec![(FULMAR, ours.to_vec()), (REFERENCE, other.to_vec())],
+            goals: vec![Goal::Against {
+                side: REFERENCE,
+                at_least: 1.5,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_ratio_above_one_means_that_ours_is_better() {
+        let less = row(Better::Lower, &[50.0], &[100.0]).line();
+        assert!(
+            less.ends_with("2.00 x reference  (goal 1.50 x reference: met)"),
+            "{less}"
+        );
+        let more = row(Better::Higher, &[50.0], &[100.0]).line();
+        assert!(
+            more.ends_with("0.50 x reference  (goal 1.50 x reference: MISSED)"),
+            "{more}"
+        );
+    }
+
+    #[test]
+    fn a_side_without_samples_gives_no_ratio_and_meets_no_goal() {
+        let row = row(Better::Lower, &[], &[100.0]);
+        assert_eq!(row.ratio(REFERENCE), None);
+        assert_eq!(row.is_met(row.goals[0]), None);
+        assert!(row.line().contains("fulmar failed"), "{}", row.line());
     }
 }

@@ -13,6 +13,8 @@ pub enum Mode {
     Shared,
     /// The measuring thread calls [`Side::duty_cycle`].
     Invoker,
+    /// Whatever driver and client do if nobody says anything.
+    Defaults,
 }
 
 /// The settings that both sides get.
@@ -86,6 +88,8 @@ pub trait Side: Sized {
     type Concurrent: Publisher;
     /// Exclusive publication.
     type Exclusive: Publisher;
+    /// Exclusive publication whose messages are claimed, written in place and committed.
+    type Claims: Publisher;
     /// Subscription.
     type Subscriber: Subscriber;
 
@@ -95,10 +99,14 @@ pub trait Side: Sized {
     fn concurrent(&self, channel: &str, stream: i32) -> Result<Self::Concurrent, BenchError>;
     /// Adds an exclusive publication.
     fn exclusive(&self, channel: &str, stream: i32) -> Result<Self::Exclusive, BenchError>;
+    /// Adds an exclusive publication for claims.
+    fn claims(&self, channel: &str, stream: i32) -> Result<Self::Claims, BenchError>;
     /// Adds a subscription.
     fn subscriber(&self, channel: &str, stream: i32) -> Result<Self::Subscriber, BenchError>;
     /// One cycle of driver and client in [`Mode::Invoker`]; nothing otherwise.
     fn duty_cycle(&self);
+    /// One cycle of the driver alone in [`Mode::Invoker`]; nothing otherwise.
+    fn drive(&self);
 }
 
 /// Sends messages.
@@ -113,6 +121,8 @@ pub trait Publisher: Send {
 pub trait Subscriber: Send {
     /// Delivers up to `limit` fragments to `tally` and returns their number.
     fn poll(&mut self, tally: &mut Tally, limit: usize) -> usize;
+    /// Delivers the whole messages of up to `limit` fragments to `tally` and returns the number of fragments.
+    fn poll_assembled(&mut self, tally: &mut Tally, limit: usize) -> usize;
     /// Whether a publication is there.
     fn is_connected(&self) -> bool;
 }

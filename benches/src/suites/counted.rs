@@ -1,0 +1,169 @@
+//! Instructions and system calls per message: they do not depend on what else the machine does. Counted from outside,
+//! by difference between a long and a short run of a child, so that set-up cancels out.
+#![forbid(unsafe_code)]
+
+use std::process::Command;
+
+use super::{ipc_settings, udp_settings};
+use crate::on_side;
+use crate::report::Better;
+use crate::side::{BenchError, Mode};
+use crate::suite::{Bench, Metric, Options, REFERENCE, Sample};
+use crate::workload::{BATCH, Kind};
+
+/// Calls that a driver and its clients make; giving the processor away is the measuring loop's own.
+const CALLS: &str = "%network,epoll_wait,poll,ppoll,io_uring_enter,read,write,futex,clock_nanosleep";
+
+pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
+    // Counts are the same in each round.
+    let rounds = std::mem::replace(&mut bench.options.rounds, 1);
+    if is_there("valgrind") {
+        instructions(bench);
+    }
+    if is_there("strace") {
+        system_calls(bench);
+        calls_per_megabyte(bench);
+    }
+    bench.options.rounds = rounds;
+    Ok(())
+}
+
+/// Whether a tool can be started; the other figures stand without it.
+fn is_there(tool: &str) -> bool {
+    match Command::new(tool).arg("--version").output() {
+        Ok(_) => true,
+        Err(error) => {
+            println!("not counted: {tool}: {error}");
+            false
+        }
+    }
+}
+
+/// Calls `count` for a short and a long run, given in batches, and returns the difference per message.
+fn per_message(count: impl Fn(u64) -> Result<f64, BenchError>) -> Result<Sample, BenchError> {
+    let (short, long) = (1_000, 2_000);
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let messages = ((long - short) * BATCH as u64) as f64;
+    Ok(Sample::of((count(long)? - count(short)?) / messages))
+}
+
+fn instructions(bench: &mut Bench) {
+    let options = bench.options.clone();
+    for length in [32, 100, 1024] {
+        for kind in Kind::ALL {
+            let case = format!("counted/instructions/{}/{length}B", kind.name());
+            let metric = Metric::new("", "instructions/msg", Better::Lower);
+            bench.run(&case, &[metric], |side| {
+                per_message(|batches| {
+                    let tool = [
+                        "valgrind",
+                        "--tool=callgrind",
+                        "--callgrind-out-file=/dev/null",
+                        "--toggle-collect=*measured_batch*",
+                    ];
+                    let batches = batches.to_string();
+                    let output = run_child(
+                        &options,
+                        &tool,
+                        &["ipc", side, kind.name(), &length.to_string(), &batches],
+                    )?;
+                    let line = output.lines().find(|line| line.contains("Collected"));
+                    let line = line.ok_or("no count from callgrind")?;
+                    Ok(line.rsplit(':').next().unwrap_or_default().trim().parse()?)
+                })
+            });
+        }
+    }
+}
+
+fn system_calls(bench: &mut Bench) {
+    let options = bench.options.clone();
+    for kind in Kind::ALL {
+        let case = format!("counted/system-calls/{}/32B", kind.name());
+        let metric = Metric::new("", "calls/msg", Better::Lower);
+        bench.run(&case, &[metric], |side| {
+            per_message(|batches| {
+                let batches = batches.to_string();
+                let output = run_child(
+                    &options,
+                    &["strace", "-f", "-c", "-U", "calls,name"],
+                    &["ipc", side, kind.name(), "32", &batches],
+                )?;
+                total_calls(&output)
+            })
+        });
+    }
+}
+
+/// A megabyte here is 2^20 bytes of payload.
+fn calls_per_megabyte(bench: &mut Bench) {
+    let options = bench.options.clone();
+    for length in [32, 1024] {
+        let case = format!("counted/calls-per-megabyte/{length}B");
+        let metric = Metric::new("", "calls/MB", Better::Lower).goal(REFERENCE, 10.0);
+        bench.run(&case, &[metric], |side| {
+            let count = |megabytes: u64| {
+                let messages = (megabytes << 20) / length;
+                let output = run_child(
+                    &options,
+                    &["strace", "-f", "-c", "-U", "calls,name", "-e", CALLS],
+                    &["udp", side, &length.to_string(), &messages.to_string()],
+                )?;
+                total_calls(&output)
+            };
+            let (short, long) = (4, 12);
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let megabytes = (long - short) as f64;
+            Ok(Sample::of((count(long)? - count(short)?) / megabytes))
+        });
+    }
+}
+
+fn total_calls(output: &str) -> Result<f64, BenchError> {
+    let line = output.lines().find(|line| line.ends_with(" total"));
+    let line = line.ok_or("no total from strace")?;
+    Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
+}
+
+/// Runs this program as a child under `tool` and returns what the tool said on standard error.
+fn run_child(options: &Options, tool: &[&str], arguments: &[&str]) -> Result<String, BenchError> {
+    let (program, tool_arguments) = tool.split_first().ok_or("no tool")?;
+    let mut command = Command::new(program);
+    command.args(tool_arguments).arg(std::env::current_exe()?);
+    command.args(&options.child).arg("count").args(arguments);
+    let output = command.output().map_err(|error| format!("{program}: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{program} failed: {text}").into())
+    }
+}
+
+/// `count ipc SIDE KIND LENGTH BATCHES` or `count udp SIDE LENGTH MESSAGES`.
+pub(super) fn child(arguments: &[String]) -> Result<(), BenchError> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // Half a term has to hold what is offered between two duty cycles.
+    let options = Options::default();
+    let messages = match arguments[..] {
+        ["count", "ipc", side, kind, length, batches] => {
+            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind);
+            let kind = kind.ok_or("unknown kind")?;
+            let settings = ipc_settings(&options, Mode::Invoker);
+            on_side!(side, counted, &settings, kind, length.parse()?, batches.parse()?)?
+        }
+        ["count", "udp", side, length, messages] => {
+            let settings = udp_settings(&options, Mode::Invoker)?;
+            on_side!(
+                side,
+                counted_datagrams,
+                &settings,
+                length.parse()?,
+                messages.parse()?
+            )?
+        }
+        _ => return Err("count ipc SIDE KIND LENGTH BATCHES, or count udp SIDE LENGTH MESSAGES".into()),
+    };
+    println!("{messages} messages");
+    Ok(())
+}

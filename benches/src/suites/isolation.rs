@@ -1,0 +1,48 @@
+//! Three fast untethered subscribers beside a stalled one, over shared memory and over the network.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+use super::{free_port, own_dir};
+use crate::on_side;
+use crate::report::{Better, Goal};
+use crate::side::{BenchError, Mode, Settings};
+use crate::suite::{Bench, Metric, Sample};
+use crate::workload::IsolationPlan;
+
+/// The driver lets a stalled subscriber go soon, and for the whole run.
+const TIMEOUTS: &str = "tether=false|untethered-window-limit-timeout=100ms|untethered-linger-timeout=100ms|untethered-resting-timeout=60s";
+
+pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
+    let options = bench.options.clone();
+    let seconds =
+        |seconds: f64| Duration::from_secs_f64(if options.smoke { seconds / 10.0 } else { seconds });
+    let plan = IsolationPlan {
+        length: 1024,
+        fast: 3,
+        // Drivers look for stalled subscribers once a second; it is let go in three steps.
+        settle: Duration::from_secs(4),
+        measured: seconds(1.5),
+    };
+    let metric = Metric::new("", "of the rate without it", Better::Higher).bound(Goal::AtLeast(0.95));
+    for media in ["ipc", "udp"] {
+        let case = format!("isolation/{media}/3 beside 1 stalled");
+        bench.run(&case, std::slice::from_ref(&metric), |side| {
+            let term_length = options.term_length;
+            let channel = match media {
+                "ipc" => format!("aeron:ipc?term-length={term_length}|{TIMEOUTS}"),
+                _ => format!(
+                    "aeron:udp?endpoint=127.0.0.1:{}|term-length={term_length}|{TIMEOUTS}",
+                    free_port()?
+                ),
+            };
+            let settings = Settings {
+                channel: channel.clone(),
+                return_channel: channel,
+                ..Settings::ipc(own_dir(), Mode::Shared, term_length)
+            };
+            on_side!(side, isolation, &settings, &plan).map(Sample::of)
+        });
+    }
+    Ok(())
+}

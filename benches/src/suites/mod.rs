@@ -1,0 +1,115 @@
+//! The suites: which cases there are, on which settings, and what is wanted of them.
+#![forbid(unsafe_code)]
+
+pub mod counted;
+pub mod fanout;
+pub mod ipc;
+pub mod isolation;
+pub mod streams;
+pub mod udp;
+
+use std::net::SocketAddr;
+
+use crate::side::{BenchError, Mode, Settings};
+use crate::suite::{Bench, Options};
+
+/// A part of the benchmarks.
+pub struct Suite {
+    /// The first word of the names of its cases.
+    pub name: &'static str,
+    /// What it measures.
+    pub about: &'static str,
+    /// Runs those of its cases that were asked for.
+    pub run: fn(&mut Bench) -> Result<(), BenchError>,
+}
+
+/// All suites, in the order in which they run.
+pub const ALL: &[Suite] = &[
+    Suite {
+        name: "ipc",
+        about: "throughput and round trips through shared memory",
+        run: ipc::run,
+    },
+    Suite {
+        name: "udp",
+        about: "throughput and round trips through sockets of the loopback interface",
+        run: udp::run,
+    },
+    Suite {
+        name: "fanout",
+        about: "one stream to many subscriptions: multi-destination and multicast",
+        run: fanout::run,
+    },
+    Suite {
+        name: "streams",
+        about: "many streams, most of them idle",
+        run: streams::run,
+    },
+    Suite {
+        name: "isolation",
+        about: "fast subscribers beside a stalled one",
+        run: isolation::run,
+    },
+    Suite {
+        name: "counted",
+        about: "instructions and system calls per message",
+        run: counted::run,
+    },
+];
+
+/// Runs what a suite starts as a child under a tool.
+///
+/// # Errors
+/// Those of the workload, and arguments that no suite gave.
+pub fn child(arguments: &[String]) -> Result<(), BenchError> {
+    match arguments.first().map(String::as_str) {
+        Some("count") => counted::child(arguments),
+        _ => Err("not a child of the benchmarks".into()),
+    }
+}
+
+/// A directory of this process alone, in shared memory.
+#[must_use]
+pub fn own_dir() -> String {
+    format!("/dev/shm/fulmar-bench-{}", std::process::id())
+}
+
+/// Both ways over shared memory.
+#[must_use]
+pub fn ipc_settings(options: &Options, mode: Mode) -> Settings {
+    Settings::ipc(own_dir(), mode, options.term_length)
+}
+
+/// Each way through a socket of its own on the loopback interface.
+///
+/// # Errors
+/// No port is free.
+pub fn udp_settings(options: &Options, mode: Mode) -> Result<Settings, BenchError> {
+    Ok(Settings::udp(
+        own_dir(),
+        mode,
+        options.term_length,
+        [free_port()?, free_port()?],
+    ))
+}
+
+/// A port nobody uses at the moment.
+///
+/// # Errors
+/// What the system says.
+#[expect(
+    clippy::disallowed_types,
+    reason = "asks the system for a free port, sends nothing"
+)]
+pub fn free_port() -> Result<u16, BenchError> {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    // The system may give the same port twice, once it was closed.
+    static LAST: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let socket = std::net::UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let port = socket.local_addr()?.port();
+        if LAST.swap(port, Ordering::Relaxed) != port {
+            return Ok(port);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The workloads, each written once for every [`Side`].
+//!
+//! A run checks what it received: a lost, repeated or changed message fails the run instead of improving its figure.
+
+use core::ops::{Deref, DerefMut};
+use core::time::Duration;
+
+use fulmar::sync::spin_loop;
+use fulmar::time::SystemClock;
+
+use crate::side::{BenchError, Side, Subscriber, Tally};
+
+const PING_STREAM: i32 = 1001;
+const PONG_STREAM: i32 = 1002;
+/// Fragments per poll, as in the reference's own samples.
+const FRAGMENT_LIMIT: usize = 256;
+/// Messages offered, then polled, by one call of [`measured_batch`].
+pub const BATCH: usize = 16;
+/// Longer messages may take several fragments, and are put together.
+const LONGEST_FRAGMENT: usize = 1024;
+
+mod bare;
+mod cost;
+mod isolation;
+mod ping;
+mod pump;
+
+pub use bare::{bare_datagrams, bare_line};
+pub use cost::{counted, counted_datagrams, measured_batch, one_thread};
+pub use isolation::{IsolationPlan, isolation};
+pub use ping::{RoundTripPlan, round_trip, round_trip_between_hosts};
+pub use pump::{Throughput, ThroughputPlan, throughput};
+
+/// Which publication is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Shared tail.
+    Concurrent,
+    /// Own tail.
+    Exclusive,
+    /// Own tail, and the message is written where it stays.
+    Claim,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 3] = [Kind::Concurrent, Kind::Exclusive, Kind::Claim];
+    /// Those whose messages may take several frames.
+    pub const FRAGMENTING: [Kind; 2] = [Kind::Concurrent, Kind::Exclusive];
+
+    /// Name in tables and on command lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Concurrent => "concurrent",
+            Kind::Exclusive => "exclusive",
+            Kind::Claim => "claim",
+        }
+    }
+}
+
+/// Blocks the calling thread; set-up only.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark has no idle strategy to borrow while it sets up"
+)]
+pub fn wait(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+/// Idling of the measuring threads: the same on every side. Spins first, then gives the processor away, since there
+/// may be more threads than processors.
+struct Idle {
+    spins: u32,
+    longest: u32,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Self::waiting(true)
+    }
+}
+
+impl Idle {
+    const SPINS: u32 = 200;
+
+    /// Without `yields` it only spins: for threads that have a processor each.
+    fn waiting(yields: bool) -> Self {
+        Self {
+            spins: 0,
+            longest: if yields { Self::SPINS } else { u32::MAX },
+        }
+    }
+
+    #[inline]
+    fn reset(&mut self) {
+        self.spins = 0;
+    }
+
+    #[inline]
+    fn idle(&mut self) {
+        if self.spins < self.longest {
+            self.spins += 1;
+            spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The bytes of a message from the start of a cache line on, the same on every side whatever the allocator does.
+struct Message {
+    space: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Message {
+    const LINE: usize = 64;
+
+    /// Zeroes, at least 8 of them.
+    fn new(length: usize) -> Message {
+        let length = length.max(8);
+        let space = vec![0u8; length + Self::LINE];
+        let start = space.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        Message { space, start, length }
+    }
+}
+
+impl Deref for Message {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.space[self.start..self.start + self.length]
+    }
+}
+
+impl DerefMut for Message {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.space[self.start..self.start + self.length]
+    }
+}
+
+/// Shares no cache line with what a measuring thread writes.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// Waits until `is_connected`.
+fn connect<S: Side>(side: &S, is_connected: impl Fn() -> bool) -> Result<(), BenchError> {
+    let deadline = SystemClock.nanos() + Duration::from_secs(10);
+    while !is_connected() {
+        if deadline.is_due(SystemClock.nanos()) {
+            return Err(format!("{}: not connected within 10 s", S::NAME).into());
+        }
+        side.duty_cycle();
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// Polls for fragments, or for messages put together from them.
+#[inline(always)]
+fn poll(subscriber: &mut impl Subscriber, tally: &mut Tally, limit: usize, is_assembled: bool) -> usize {
+    if is_assembled {
+        subscriber.poll_assembled(tally, limit)
+    } else {
+        subscriber.poll(tally, limit)
+    }
+}
+
+fn write_number(message: &mut [u8], number: u64) {
+    if let Some(word) = message.first_chunk_mut::<8>() {
+        *word = number.to_le_bytes();
+    }
+}
