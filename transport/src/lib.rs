@@ -33,9 +33,9 @@ pub mod wire;
 
 #[cfg(not(loom))]
 pub use client::{
-    Action, Claim, Client, ClientError, ClientEvent, ClientSettings, CommitError, ExclusivePublication,
-    Header, Image, ImageHandlers, ImageInfo, Offer, Publication, RegistrationError, Subscription,
-    UserCounter,
+    Action, BatchOffer, Claim, Client, ClientError, ClientEvent, ClientSettings, CommitError,
+    ExclusivePublication, Header, Image, ImageHandlers, ImageInfo, Offer, Publication, RegistrationError,
+    Subscription, UserCounter,
 };
 #[cfg(not(loom))]
 pub use log::Payload;

@@ -33,6 +33,11 @@ fn publishing_and_polling_allocate_nothing_in_steady_state() {
                     .offer_parts(&[&message[..10], &message[..20]])
                     .is_accepted()
             );
+            let batch: [&[u8]; 3] = [&message[..10], &message[..20], &message[..30]];
+            assert_eq!(publication.offer_batch(&batch).accepted, 3);
+            assert_eq!(exclusive.offer_batch(&batch).accepted, 3);
+            assert_eq!(publication.offer_batch_of(&message[..96], 32).accepted, 3);
+            assert_eq!(exclusive.offer_batch_of(&message[..96], 32).accepted, 3);
             let mut claim = publication.try_claim(100).unwrap();
             claim.copy_from_slice(&message[..100]);
             claim.commit().unwrap();
@@ -52,5 +57,5 @@ fn publishing_and_polling_allocate_nothing_in_steady_state() {
     let before = allocations();
     round(8);
     assert_eq!(allocations() - before, 0);
-    assert_eq!(bytes, 9 * (2 * 3032 + 30 + 100));
+    assert_eq!(bytes, 9 * (2 * 3032 + 30 + 2 * (60 + 96) + 100));
 }

@@ -8,7 +8,8 @@ mod scripted;
 use std::collections::VecDeque;
 
 use fulmar::log::clean;
-use fulmar::{Action, ExclusivePublication, Offer, Publication, Subscription};
+use fulmar::log::descriptor::fragmented_length;
+use fulmar::{Action, BatchOffer, ExclusivePublication, Offer, Publication, Subscription};
 use proptest::prelude::*;
 use scripted::{FakeDriver, FakePublication, ManualClock, TERM_LENGTH, connect};
 
@@ -16,6 +17,7 @@ use scripted::{FakeDriver, FakePublication, ManualClock, TERM_LENGTH, connect};
 enum Step {
     Offer(usize),
     OfferParts(usize, usize),
+    Batch { lengths: Vec<usize>, strip: bool },
     Claim { length: usize, commit: bool },
     Padding(usize),
     Poll(usize),
@@ -30,6 +32,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => length.clone().prop_map(Step::Offer),
         1 => (0usize..2000, 0usize..2000).prop_map(|(a, b)| Step::OfferParts(a, b)),
+        2 => (proptest::collection::vec(length.clone(), 0..20), any::<bool>())
+            .prop_map(|(lengths, strip)| Step::Batch { lengths, strip }),
         2 => (0usize..1376, any::<bool>()).prop_map(|(length, commit)| Step::Claim { length, commit }),
         1 => (0usize..5000).prop_map(Step::Padding),
         3 => (0usize..20).prop_map(Step::Poll),
@@ -67,6 +71,20 @@ impl Writer {
         match self {
             Writer::Shared(publication) => publication.offer_parts(parts),
             Writer::Own(publication) => publication.offer_parts(parts),
+        }
+    }
+
+    fn offer_batch(&mut self, messages: &[&[u8]]) -> BatchOffer {
+        match self {
+            Writer::Shared(publication) => publication.offer_batch(messages),
+            Writer::Own(publication) => publication.offer_batch(messages),
+        }
+    }
+
+    fn offer_batch_of(&mut self, messages: &[u8], length: usize) -> BatchOffer {
+        match self {
+            Writer::Shared(publication) => publication.offer_batch_of(messages, length),
+            Writer::Own(publication) => publication.offer_batch_of(messages, length),
         }
     }
 
@@ -165,6 +183,39 @@ impl World {
         }
     }
 
+    /// Offers batches of what is left until all is accepted, or no more is.
+    fn send_batch(&mut self, messages: &[Vec<u8>], strip: bool) {
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let before = self.writer.position();
+            let batch = if strip {
+                self.writer.offer_batch_of(&rest.concat(), rest[0].len())
+            } else {
+                let slices: Vec<&[u8]> = rest.iter().map(Vec::as_slice).collect();
+                self.writer.offer_batch(&slices)
+            };
+            let (accepted, left) = rest.split_at(batch.accepted);
+            let mut position = before;
+            for message in accepted {
+                position += fragmented_length(message.len(), 1376) as i64;
+                self.expected.push_back((message.clone(), position));
+            }
+            rest = left;
+            match batch.outcome {
+                Offer::Position(behind) => {
+                    assert!(batch.accepted > 0);
+                    assert_eq!((behind, self.writer.position()), (position, position));
+                }
+                Offer::AdminAction => assert_eq!(batch.accepted, 0),
+                Offer::BackPressured => {
+                    assert_eq!(batch.accepted, 0);
+                    return;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     fn step(&mut self, step: &Step) {
         match step {
             Step::Offer(length) => {
@@ -179,6 +230,14 @@ impl World {
                     |writer, bytes| writer.offer_parts(&[&bytes[..first], &[], &bytes[first..]]),
                     true,
                 );
+            }
+            Step::Batch { lengths, strip } => {
+                let length = lengths.first().map_or(1, |length| *length.max(&1));
+                let messages: Vec<Vec<u8>> = lengths
+                    .iter()
+                    .map(|own| self.message(if *strip { length } else { *own }))
+                    .collect();
+                self.send_batch(&messages, *strip);
             }
             Step::Claim { length, commit } => {
                 let message = self.message(*length);

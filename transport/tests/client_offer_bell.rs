@@ -93,6 +93,14 @@ fn every_way_of_publishing_to_the_network_wakes_a_sleeping_sender_once() {
         Box::new(|| assert!(shared.offer_parts(&[b"1", b"2"]).is_accepted())),
     ));
     ways.push((
+        "batch",
+        Box::new(|| assert_eq!(shared.offer_batch(&[b"1", b"2", b"3"]).accepted, 3)),
+    ));
+    ways.push((
+        "strip",
+        Box::new(|| assert_eq!(shared.offer_batch_of(b"123", 1).accepted, 3)),
+    ));
+    ways.push((
         "commit",
         Box::new(|| {
             shared.try_claim(9).unwrap().commit().unwrap();
@@ -102,6 +110,14 @@ fn every_way_of_publishing_to_the_network_wakes_a_sleeping_sender_once() {
     ways.push((
         "exclusive offer",
         Box::new(|| assert!(own.borrow_mut().offer(b"1").is_accepted())),
+    ));
+    ways.push((
+        "exclusive batch",
+        Box::new(|| assert_eq!(own.borrow_mut().offer_batch(&[b"1", b"2"]).accepted, 2)),
+    ));
+    ways.push((
+        "exclusive strip",
+        Box::new(|| assert_eq!(own.borrow_mut().offer_batch_of(b"12", 1).accepted, 2)),
     ));
     ways.push((
         "exclusive commit",

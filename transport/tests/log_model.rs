@@ -9,9 +9,9 @@ use fulmar::id::{RegistrationId, SessionId, StreamId, TermId};
 use fulmar::log::descriptor::fragmented_length;
 use fulmar::log::frame::{FLAG_BEGIN, FLAG_END};
 use fulmar::log::{
-    Action, AppendOutcome, BlockOutcome, Claimed, CommitError, ConcurrentAppender, ExclusiveAppender,
-    FrameFields, LogBuffers, LogInit, LogType, Metadata, NoReservedValue, NoWindow, Source, Unblock, clean,
-    pad_range, producer_position, scan_block, scan_fragments, sweep, unblock,
+    Action, AppendOutcome, BatchOutcome, BlockOutcome, Claimed, CommitError, ConcurrentAppender,
+    ExclusiveAppender, FrameFields, LogBuffers, LogInit, LogType, Metadata, NoReservedValue, NoWindow,
+    Source, Unblock, clean, pad_range, producer_position, scan_block, scan_fragments, sweep, unblock,
 };
 use fulmar::memory::{AtomicBuffer, Region, View};
 use proptest::prelude::*;
@@ -121,6 +121,11 @@ enum Step {
         length: usize,
         parts: usize,
     },
+    Batch {
+        who: usize,
+        lengths: Vec<usize>,
+        strip: bool,
+    },
     Claim {
         who: usize,
         length: usize,
@@ -146,6 +151,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..3usize, prop_oneof![4 => 0..80usize, 2 => 0..MAX_PAYLOAD + 2, 1 => 0..=MAX_MESSAGE], 1..4usize)
             .prop_map(|(who, length, parts)| Step::Offer { who, length, parts }),
+        3 => (0..3usize, batch_lengths(), any::<bool>())
+            .prop_map(|(who, lengths, strip)| Step::Batch { who, lengths, strip }),
         2 => (0..3usize, 0..=MAX_PAYLOAD).prop_map(|(who, length)| Step::Claim { who, length }),
         2 => any::<usize>().prop_map(|which| Step::Commit { which }),
         1 => any::<usize>().prop_map(|which| Step::Abort { which }),
@@ -153,6 +160,108 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Unblock),
         4 => (1..20usize).prop_map(|limit| Step::Read { limit }),
     ]
+}
+
+/// Lengths of the messages of a batch.
+fn batch_lengths() -> impl Strategy<Value = Vec<usize>> {
+    let length = prop_oneof![6 => 0..40usize, 2 => 0..MAX_PAYLOAD + 2, 1 => 0..=MAX_MESSAGE];
+    prop::collection::vec(length, 0..20)
+}
+
+/// A batch as it is offered: as a list of messages, or as a strip of messages of one length, of which the last may
+/// be shorter.
+enum Batch {
+    List(Vec<Vec<u8>>),
+    Strip(Vec<u8>, usize),
+}
+
+impl Batch {
+    fn new(seed: u64, lengths: &[usize], strip: bool) -> Batch {
+        if strip {
+            let length = lengths.first().map_or(1, |length| *length.max(&1));
+            Batch::Strip(message(seed, lengths.len() * length * 2 / 3), length)
+        } else {
+            let messages = lengths.iter().enumerate();
+            Batch::List(
+                messages
+                    .map(|(index, length)| message(seed + index as u64, *length))
+                    .collect(),
+            )
+        }
+    }
+
+    fn messages(&self) -> Vec<&[u8]> {
+        match self {
+            Batch::List(messages) => messages.iter().map(Vec::as_slice).collect(),
+            Batch::Strip(bytes, length) => bytes.chunks(*length).collect(),
+        }
+    }
+
+    /// What a naive model says about it: how many messages go into one reservation, none if the first one has to go on
+    /// its own; and the bytes that they occupy.
+    fn expected(&self, at: Place) -> (usize, i64) {
+        let most = (fragmented_length(MAX_MESSAGE, MAX_MESSAGE) as i64).min(at.term_end - at.position);
+        let (mut count, mut bytes) = (0, 0);
+        for message in self.messages() {
+            let occupied = fragmented_length(message.len(), MAX_PAYLOAD) as i64;
+            let is_rest = matches!(self, Batch::Strip(_, length) if message.len() < *length);
+            let starts_below_limit = at.position + bytes < at.limit;
+            if is_rest || message.len() > MAX_PAYLOAD || !starts_below_limit || bytes + occupied > most {
+                break;
+            }
+            count += 1;
+            bytes += occupied;
+        }
+        (count, bytes)
+    }
+
+    /// Checks what became of it; the accepted messages with the position behind each.
+    fn check(&self, at: Place, batch: BatchOutcome) -> Vec<(i64, Vec<u8>)> {
+        let messages = self.messages();
+        let (count, bytes) = self.expected(at);
+        match batch.outcome {
+            AppendOutcome::Appended { position } if messages.is_empty() => {
+                assert_eq!((batch.accepted, position), (0, at.position));
+            }
+            AppendOutcome::Appended { position } if count > 0 => {
+                assert_eq!((batch.accepted, position), (count, at.position + bytes));
+            }
+            AppendOutcome::Appended { .. } => assert_eq!(batch.accepted, 1),
+            AppendOutcome::AtLimit { position } => {
+                assert!(position >= at.limit);
+                assert_eq!((batch.accepted, count, position), (0, 0, at.position));
+            }
+            AppendOutcome::AdminAction => assert_eq!((batch.accepted, count), (0, 0)),
+            other => panic!("{other:?}"),
+        }
+        let mut position = at.position;
+        messages[..batch.accepted]
+            .iter()
+            .map(|message| {
+                position += fragmented_length(message.len(), MAX_PAYLOAD) as i64;
+                (position, message.to_vec())
+            })
+            .collect()
+    }
+}
+
+/// Where a batch is offered.
+#[derive(Clone, Copy)]
+struct Place {
+    position: i64,
+    /// Position of the end of the active term.
+    term_end: i64,
+    limit: i64,
+}
+
+impl Place {
+    fn of(log: &LogBuffers, limit: i64) -> Place {
+        Place {
+            position: producer_position(log.metadata(), log.shape()),
+            term_end: i64::from(TERM) * (i64::from(log.metadata().active_term_count_acquire()) + 1),
+            limit,
+        }
+    }
 }
 
 struct OpenClaim {
@@ -228,6 +337,19 @@ impl Model {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    fn offer_batch(&mut self, who: usize, lengths: &[usize], strip: bool) {
+        self.seed += 1000;
+        let batch = Batch::new(self.seed, lengths, strip);
+        let appender = &self.appenders[who];
+        let limit = self.limit();
+        let place = Place::of(&self.log, limit);
+        let outcome = match &batch {
+            Batch::List(_) => appender.offer_batch(&NoWindow, &batch.messages(), limit),
+            Batch::Strip(bytes, length) => appender.offer_batch_of(&NoWindow, bytes, *length, limit),
+        };
+        self.accepted.extend(batch.check(place, outcome));
     }
 
     fn claim(&mut self, who: usize, length: usize) {
@@ -328,14 +450,15 @@ impl Model {
 
     fn run(&mut self, steps: &[Step]) {
         for step in steps {
-            match *step {
-                Step::Offer { who, length, parts } => self.offer(who, length, parts),
-                Step::Claim { who, length } => self.claim(who, length),
-                Step::Commit { which } => self.finish(which, true),
-                Step::Abort { which } => self.finish(which, false),
-                Step::Bury { who } => self.bury(who),
+            match step {
+                Step::Offer { who, length, parts } => self.offer(*who, *length, *parts),
+                Step::Batch { who, lengths, strip } => self.offer_batch(*who, lengths, *strip),
+                Step::Claim { who, length } => self.claim(*who, *length),
+                Step::Commit { which } => self.finish(*which, true),
+                Step::Abort { which } => self.finish(*which, false),
+                Step::Bury { who } => self.bury(*who),
                 Step::Unblock => self.unblock(),
-                Step::Read { limit } => self.read(limit),
+                Step::Read { limit } => self.read(*limit),
             }
             self.check();
         }
@@ -365,14 +488,14 @@ proptest! {
     #[test]
     fn an_exclusive_log_holds_messages_padding_claims_and_blocks(
         initial in any::<i32>(),
-        steps in prop::collection::vec((0..5u8, 0..=MAX_MESSAGE, 1..20usize), 1..300),
+        steps in prop::collection::vec((0..7u8, 0..=MAX_MESSAGE, 1..20usize, batch_lengths()), 1..300),
     ) {
         let log = small_log(initial, LogType::Exclusive, MTU);
         let mut appender = ExclusiveAppender::new(log.clone());
         let mut reader = Reader::default();
         let mut clean_position = 0;
         let mut accepted = Vec::new();
-        for (seed, (kind, length, reads)) in steps.into_iter().enumerate() {
+        for (seed, (kind, length, reads, lengths)) in steps.into_iter().enumerate() {
             let limit = clean_position + i64::from(TERM / 2);
             let bytes = message(seed as u64, length);
             let before = appender.position();
@@ -386,6 +509,16 @@ proptest! {
                     outcome
                 }
                 2 => appender.append_padding(length, limit),
+                5 | 6 => {
+                    let batch = Batch::new(seed as u64, &lengths, kind == 6);
+                    let place = Place::of(&log, limit);
+                    let outcome = match &batch {
+                        Batch::List(_) => appender.offer_batch(&batch.messages(), limit),
+                        Batch::Strip(bytes, length) => appender.offer_batch_of(bytes, *length, limit),
+                    };
+                    accepted.extend(batch.check(place, outcome));
+                    outcome.outcome
+                }
                 3 => match appender.claim(length % (MAX_PAYLOAD + 1), limit) {
                     Ok(claimed) if length % 3 == 0 => {
                         appender.abort(&claimed);

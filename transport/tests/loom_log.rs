@@ -20,7 +20,7 @@ use fulmar::memory::{AtomicBuffer, LoomWords};
 use fulmar::wire::{DataHeader, FrameType};
 use loom::thread;
 
-const TERM: usize = 512;
+const TERM: usize = 1024;
 const MTU: i32 = 96;
 /// Bytes that a message of eight bytes occupies.
 const FRAME: usize = 64;
@@ -287,6 +287,54 @@ fn a_reader_sees_torn_frames_without_the_release_of_the_commit() {
 #[should_panic]
 fn a_reader_sees_torn_frames_without_the_acquire_of_the_length() {
     two_publishers_and_a_reader(Weakened::Acquire(0));
+}
+
+/// A batch of two messages, a single one, and a reader.
+fn a_batch_beside_a_publisher_and_a_reader(term: Weakened) {
+    check(3, move || {
+        let log = make(0, [0..3 * FRAME, 0..0, 0..0], term, Weakened::Nothing);
+        let batch = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let messages = [11u64, 22].map(u64::to_le_bytes);
+                let messages = messages.each_ref().map(|message| &message[..]);
+                let outcome = ConcurrentAppender::new(log, 1).offer_batch(&NoWindow, &messages, i64::MAX);
+                assert_eq!(outcome.accepted, 2);
+            })
+        };
+        let single = {
+            let log = log.clone();
+            thread::spawn(move || offer_until_appended(log, 33))
+        };
+        let reader = {
+            let log = log.clone();
+            thread::spawn(move || read(&log, 0, 0))
+        };
+        batch.join().unwrap();
+        let is_first = single.join().unwrap() == FRAME as i64;
+        let (mut got, offset) = reader.join().unwrap();
+        let (rest, end) = read(&log, 0, offset);
+        got.extend(rest);
+        assert_eq!(end, 3 * FRAME);
+        assert_eq!(got, if is_first { [33, 11, 22] } else { [11, 22, 33] });
+    });
+}
+
+#[test]
+fn a_reader_sees_the_whole_messages_of_a_batch_in_order() {
+    a_batch_beside_a_publisher_and_a_reader(Weakened::Nothing);
+}
+
+#[test]
+#[should_panic]
+fn a_reader_sees_torn_messages_of_a_batch_without_the_release_of_its_commit() {
+    a_batch_beside_a_publisher_and_a_reader(Weakened::Commit);
+}
+
+#[test]
+#[should_panic]
+fn a_reader_sees_torn_messages_of_a_batch_without_the_acquire_of_its_first_length() {
+    a_batch_beside_a_publisher_and_a_reader(Weakened::Acquire(0));
 }
 
 /// A frame of eight bytes as it travels.
@@ -617,6 +665,51 @@ fn a_question_about_the_start_of_a_hole_does_not_protect_who_is_inside() {
 #[should_panic]
 fn a_second_look_at_the_hole_misses_frames_without_the_acquire_of_the_window() {
     living_publisher_inside_a_hole(Question::Range, true);
+}
+
+fn hole_against_batch(term: Weakened) {
+    check(3, move || {
+        // Somebody died after raising the tail; the payloads of the batch behind would pass for frame lengths.
+        let log = make(0, [0..3 * FRAME, 0..0, 0..0], term, Weakened::Nothing);
+        log.metadata().tail_fetch_add(0, FRAME as i64);
+        let publisher = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let message = 64u64.to_le_bytes();
+                let messages = [&message[..], &message];
+                ConcurrentAppender::new(log, 1).offer_batch(&NoWindow, &messages, i64::MAX)
+            })
+        };
+        let driver = {
+            let log = log.clone();
+            thread::spawn(move || unblock_guarded(&log, 0, 0, |_, _| false))
+        };
+        assert_eq!(publisher.join().unwrap().accepted, 2);
+        match driver.join().unwrap() {
+            Unblock::Padded { length } => {
+                assert_eq!(length as usize, FRAME);
+                assert_eq!(read(&log, 0, 0), (vec![64, 64], 3 * FRAME));
+            }
+            outcome => assert_eq!(outcome, Unblock::NotYet { scanned_to: 0 }),
+        }
+    });
+}
+
+#[test]
+fn a_hole_before_a_batch_ends_at_its_first_header() {
+    hole_against_batch(Weakened::Nothing);
+}
+
+#[test]
+#[should_panic]
+fn a_payload_of_a_batch_is_taken_for_a_header_without_the_acquire_behind_the_hole() {
+    hole_against_batch(Weakened::Acquire(FRAME + 32));
+}
+
+#[test]
+#[should_panic]
+fn a_hole_reaches_into_a_batch_without_the_acquire_of_its_second_length() {
+    hole_against_batch(Weakened::Acquire(2 * FRAME));
 }
 
 fn hole_against_header(term: Weakened) {

@@ -8,7 +8,7 @@ use super::attachment::{Attachment, PublicationShared};
 use super::claim::{Claim, Claimant, TO_NETWORK};
 use super::client::{Client, Handle};
 use super::error::{BlockError, CommitError, RegistrationError};
-use super::offer::Offer;
+use super::offer::{BatchOffer, Offer};
 use super::pending::PendingOperation;
 use super::publication::publication_queries;
 use super::registry::ResourceKey;
@@ -17,8 +17,8 @@ use super::status::ChannelStatus;
 use crate::agent::OfferBell;
 use crate::id::{CounterId, RegistrationId, SessionId};
 use crate::log::{
-    AppendOutcome, BlockOutcome, Claimed, ExclusiveAppender, FrameFields, FrameView, NoReservedValue,
-    ReservedValue, Source,
+    AppendOutcome, BatchOutcome, BlockOutcome, Claimed, ExclusiveAppender, FrameFields, FrameView,
+    NoReservedValue, ReservedValue, Source,
 };
 use crate::memory::View;
 
@@ -86,6 +86,28 @@ impl ExclusivePublication {
         reserved_value: impl Fn(&FrameView<'_, View>) -> i64,
     ) -> Offer {
         self.append(message, &reserved_value)
+    }
+
+    /// Publishes the leading messages of a batch at once, each a message of its own for subscribers. The batch is one
+    /// reservation in the log and, to the network, one wake-up of the driver.
+    ///
+    /// One call takes the messages that have at most [`Self::max_payload_length`] bytes each, start below the limit,
+    /// fit into the term, and together take no more of the log than [`Self::max_message_length`] bytes would. A first
+    /// message that is longer, or does not fit, is offered on its own as by [`Self::offer`]. The caller goes on with
+    /// `&messages[accepted..]`. Subscribers see the messages in order, some or all of them at the same moment.
+    #[inline]
+    pub fn offer_batch(&mut self, messages: &[&[u8]]) -> BatchOffer {
+        let first = messages.first().map_or(0, |message| message.len());
+        self.append_batch(first, |appender, limit| appender.offer_batch(messages, limit))
+    }
+
+    /// As [`Self::offer_batch`], with messages of `length` bytes each that lie one behind the other, the last of which
+    /// may be shorter. The caller goes on behind `accepted * length` bytes. A `length` of 0 is taken for 1.
+    #[inline]
+    pub fn offer_batch_of(&mut self, messages: &[u8], length: usize) -> BatchOffer {
+        self.append_batch(length.min(messages.len()), |appender, limit| {
+            appender.offer_batch_of(messages, length, limit)
+        })
     }
 
     /// Reserves a message of `length` bytes, at most [`Self::max_payload_length`], to be filled in and committed.
@@ -184,6 +206,28 @@ impl ExclusivePublication {
             accepted(appender.offer(source, reserved, limit))
         });
         outcome.map_or_else(|refusal| refusal, Offer::Position)
+    }
+
+    /// Appends a batch whose first message has `length` bytes.
+    #[inline(always)]
+    fn append_batch(
+        &mut self,
+        length: usize,
+        mut append: impl FnMut(&mut ExclusiveAppender<View>, i64) -> BatchOutcome,
+    ) -> BatchOffer {
+        let Some(attached) = self.attached() else {
+            return BatchOffer::refused(self.refusal_when_detached());
+        };
+        let mut accepted_messages = 0;
+        let outcome = attached.with_limit(length, |appender, limit| {
+            let batch = append(appender, limit);
+            accepted_messages = batch.accepted;
+            accepted(batch.outcome)
+        });
+        BatchOffer {
+            accepted: accepted_messages,
+            outcome: outcome.map_or_else(|refusal| refusal, Offer::Position),
+        }
     }
 
     #[inline]

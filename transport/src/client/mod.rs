@@ -70,7 +70,7 @@ pub use event::{ClientEvent, DriverLossReason, ImageHandler, ImageHandlers, Imag
 pub use exclusive_publication::ExclusivePublication;
 pub use header::Header;
 pub use image::{Block, Image};
-pub use offer::Offer;
+pub use offer::{BatchOffer, Offer};
 pub use pending::{
     Pending, PendingCounter, PendingExclusivePublication, PendingOperation, PendingPublication,
     PendingSubscription, Resource,

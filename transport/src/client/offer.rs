@@ -51,6 +51,25 @@ impl Offer {
     }
 }
 
+/// The outcome of a batch.
+#[must_use = "messages that were not accepted have to be offered again or given up"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchOffer {
+    /// Leading messages that were accepted; the caller goes on with those behind them.
+    pub accepted: usize,
+    /// [`Offer::Position`] behind the last accepted message if there is one, otherwise why the first message was not
+    /// accepted. For an empty batch, [`Offer::Position`] where the stream stands, or why nothing can be published.
+    pub outcome: Offer,
+}
+
+impl BatchOffer {
+    /// Nothing was accepted.
+    #[cold]
+    pub(super) const fn refused(outcome: Offer) -> BatchOffer {
+        BatchOffer { accepted: 0, outcome }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

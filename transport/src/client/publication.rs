@@ -9,7 +9,7 @@ use super::attachment::{Attachment, PublicationShared, Window};
 use super::claim::{Claim, Claimant, TO_NETWORK};
 use super::client::{Client, Handle};
 use super::error::{CommitError, RegistrationError};
-use super::offer::Offer;
+use super::offer::{BatchOffer, Offer};
 use super::pending::PendingOperation;
 use super::registry::ResourceKey;
 use super::slot::{NEVER, Slot, lock};
@@ -17,8 +17,8 @@ use super::status::ChannelStatus;
 use crate::agent::OfferBell;
 use crate::id::{CounterId, RegistrationId, SessionId};
 use crate::log::{
-    AppendOutcome, Claimed, ConcurrentAppender, FrameFields, FrameView, NoReservedValue, ReservedValue,
-    Source,
+    AppendOutcome, BatchOutcome, Claimed, ConcurrentAppender, FrameFields, FrameView, NoReservedValue,
+    ReservedValue, Source,
 };
 use crate::memory::View;
 
@@ -97,6 +97,30 @@ impl Publication {
         self.append(message, &reserved_value)
     }
 
+    /// Publishes the leading messages of a batch at once, each a message of its own for subscribers. The batch is one
+    /// reservation in the log and, to the network, one wake-up of the driver.
+    ///
+    /// One call takes the messages that have at most [`Self::max_payload_length`] bytes each, start below the limit,
+    /// fit into the term, and together take no more of the log than [`Self::max_message_length`] bytes would. A first
+    /// message that is longer, or does not fit, is offered on its own as by [`Self::offer`]. The caller goes on with
+    /// `&messages[accepted..]`. Subscribers see the messages in order, some or all of them at the same moment.
+    #[inline]
+    pub fn offer_batch(&self, messages: &[&[u8]]) -> BatchOffer {
+        let first = messages.first().map_or(0, |message| message.len());
+        self.append_batch(first, |appender, window, limit| {
+            appender.offer_batch(window, messages, limit)
+        })
+    }
+
+    /// As [`Self::offer_batch`], with messages of `length` bytes each that lie one behind the other, the last of which
+    /// may be shorter. The caller goes on behind `accepted * length` bytes. A `length` of 0 is taken for 1.
+    #[inline]
+    pub fn offer_batch_of(&self, messages: &[u8], length: usize) -> BatchOffer {
+        self.append_batch(length.min(messages.len()), |appender, window, limit| {
+            appender.offer_batch_of(window, messages, length, limit)
+        })
+    }
+
     /// Reserves a message of `length` bytes, at most [`Self::max_payload_length`], to be filled in and committed.
     /// Everything published later waits for it.
     ///
@@ -148,6 +172,22 @@ impl Publication {
         match &self.local.borrow().attached {
             Some(attached) => attached.offer(source, reserved),
             None => self.refusal_when_detached(),
+        }
+    }
+
+    /// Appends a batch whose first message has `length` bytes.
+    #[inline(always)]
+    fn append_batch(
+        &self,
+        length: usize,
+        append: impl Fn(&ConcurrentAppender<View>, &Window, i64) -> BatchOutcome,
+    ) -> BatchOffer {
+        if self.local.borrow().state != self.shared.slot.state() {
+            self.refresh();
+        }
+        match &self.local.borrow().attached {
+            Some(attached) => attached.offer_batch(length, append),
+            None => BatchOffer::refused(self.refusal_when_detached()),
         }
     }
 
@@ -454,6 +494,36 @@ impl Attached {
                 Offer::Position(position)
             }
             outcome => self.refused(outcome, source.length()),
+        }
+    }
+
+    #[inline(always)]
+    fn offer_batch(
+        &self,
+        length: usize,
+        append: impl Fn(&ConcurrentAppender<View>, &Window, i64) -> BatchOutcome,
+    ) -> BatchOffer {
+        if self.appender.log().metadata().is_connected() {
+            let batch = append(&self.appender, &self.window, self.limit.get());
+            if !matches!(batch.outcome, AppendOutcome::AtLimit { .. }) {
+                return self.batch_offer(batch, length);
+            }
+        }
+        let batch = append(&self.appender, &self.window, self.fresh_limit());
+        if batch.accepted > 0 {
+            self.wake_sender();
+        }
+        self.batch_offer(batch, length)
+    }
+
+    #[inline(always)]
+    fn batch_offer(&self, batch: BatchOutcome, length: usize) -> BatchOffer {
+        match batch.outcome {
+            AppendOutcome::Appended { position } => BatchOffer {
+                accepted: batch.accepted,
+                outcome: Offer::Position(position),
+            },
+            outcome => BatchOffer::refused(self.refused(outcome, length)),
         }
     }
 

@@ -5,8 +5,12 @@
 //! The limit is an argument: a caller may pass one it read earlier and read it again only when it is reached.
 #![forbid(unsafe_code)]
 
+mod batch;
+
 use core::cell::Cell;
 use core::mem;
+
+pub use batch::BatchOutcome;
 
 use crate::bits::align;
 use crate::id::{SessionId, StreamId, TermId};

@@ -39,7 +39,7 @@ pub mod unblock;
 pub mod words;
 
 pub use append::{
-    AppendOutcome, AppendWindow, BlockOutcome, ConcurrentAppender, ExclusiveAppender, NoWindow,
+    AppendOutcome, AppendWindow, BatchOutcome, BlockOutcome, ConcurrentAppender, ExclusiveAppender, NoWindow,
 };
 pub use block::{Block, scan_block};
 pub use buffers::{LogBuffers, LogInit};
