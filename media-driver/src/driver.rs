@@ -24,7 +24,7 @@ use crate::conductor::{CONDUCTOR_CAP_NS, Conductor, ConductorParts, OsSocketBuff
 use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
 use crate::io::{
     CaptureNetwork, FaultError, FaultNetwork, FaultRules, FaultSettings, InterfaceList, Network,
-    Registration, SystemInterfaces, SystemNetwork, WaitCap, Waiting,
+    Registration, SystemInterfaces, SystemNetwork, SystemOptions, WaitCap, Waiting,
 };
 use crate::media::gossip_resolver::GossipError;
 use crate::network_counters::NetworkCounters;
@@ -722,7 +722,9 @@ fn system_network(context: &DriverContext) -> Result<Arc<dyn Network>, LaunchErr
         fixed_loss: &context.udp_channel_transport_bindings_fixed_loss_args,
         multi_gap_loss: &context.udp_channel_transport_bindings_multi_gap_loss_args,
     })?;
-    let mut network: Arc<dyn Network> = Arc::new(SystemNetwork);
+    let mut network: Arc<dyn Network> = Arc::new(SystemNetwork::new(SystemOptions {
+        busy_poll_us: context.socket_busy_poll.unsigned_abs(),
+    }));
     if !context.capture.is_empty() {
         let path = &context.capture;
         let capture = CaptureNetwork::create(network, path).map_err(|source| LaunchError::Capture {

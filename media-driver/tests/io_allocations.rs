@@ -89,7 +89,7 @@ fn passes_allocate_nothing(network: &dyn Network) {
 
 #[test]
 fn the_system_and_a_network_that_loses_datagrams_allocate_nothing_in_steady_state() {
-    passes_allocate_nothing(&SystemNetwork);
+    passes_allocate_nothing(&SystemNetwork::default());
     let rules = FaultRules::random(0.1, 1);
-    passes_allocate_nothing(&FaultNetwork::new(Arc::new(SystemNetwork), rules));
+    passes_allocate_nothing(&FaultNetwork::new(Arc::new(SystemNetwork::default()), rules));
 }

@@ -522,6 +522,12 @@ const EXPECTED: &[Expected] = &[
     socket_buffer("aeron.socket.so_rcvbuf", "AERON_SOCKET_SO_RCVBUF", "128k"),
     socket_buffer("aeron.socket.so_sndbuf", "AERON_SOCKET_SO_SNDBUF", "0"),
     number(
+        "fulmar.socket.busy.poll",
+        "FULMAR_SOCKET_BUSY_POLL",
+        "0",
+        &[("-1", "0"), ("1000001", "1000000")],
+    ),
+    number(
         "aeron.socket.multicast.ttl",
         "AERON_SOCKET_MULTICAST_TTL",
         "0",
@@ -593,8 +599,9 @@ const EXPECTED: &[Expected] = &[
     number(
         "aeron.network.publication.max.messages.per.send",
         "AERON_NETWORK_PUBLICATION_MAX_MESSAGES_PER_SEND",
-        "4",
-        &[("0", "1"), ("17", "16")],
+        // Aeron: 4, and 16 at most. Ours go out as one run.
+        "64",
+        &[("0", "1"), ("65", "64")],
     ),
     number(
         "aeron.receiver.io.vector.capacity",

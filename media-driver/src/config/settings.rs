@@ -291,6 +291,9 @@ settings! {
     socket_so_rcvbuf: i32 = 128 * KIB as i32, "aeron.socket.so_rcvbuf", SOCKET_BUFFER;
     /// Send buffer of sockets; 0 leaves the system's default.
     socket_so_sndbuf: i32 = 0, "aeron.socket.so_sndbuf", SOCKET_BUFFER;
+    /// How long a look at an empty socket lets the system poll its network device, instead of waiting for the device's
+    /// interrupt; 0 leaves that to the system. Needs the right to administer the network.
+    socket_busy_poll: i32 = 0, "fulmar.socket.busy.poll", Number { min: 0, max: 1_000_000, unit: "us" };
     /// Time to live of multicast datagrams; 0 leaves the system's default.
     socket_multicast_ttl: i32 = 0, "aeron.socket.multicast.ttl", Number { min: 0, max: 255, unit: "hops" };
     /// How long a unicast receiver waits before it asks for lost frames.
@@ -320,9 +323,9 @@ settings! {
     /// Retransmit window of multicast flow control, in receiver windows.
     multicast_flow_control_rrwm: i32 = 4, "aeron.multicast.flow.control.rrwm",
         Number { min: 1, max: 1_000_000, unit: "receiver windows" };
-    /// Datagrams per publication and send pass.
-    network_publication_max_messages_per_send: i32 = 4, "aeron.network.publication.max.messages.per.send",
-        Number { min: 1, max: 16, unit: "datagrams" };
+    /// Datagrams per publication and send pass; as many as the system takes in one piece unless told otherwise.
+    network_publication_max_messages_per_send: i32 = 64, "aeron.network.publication.max.messages.per.send",
+        Number { min: 1, max: 64, unit: "datagrams" };
     /// Datagrams per receive call.
     receiver_io_vector_capacity: i32 = 4, "aeron.receiver.io.vector.capacity",
         Number { min: 1, max: 16, unit: "datagrams" };

@@ -355,7 +355,8 @@ mod tests {
 
     fn captured(ip: IpAddr) -> (Vec<Vec<u8>>, u16, u16) {
         let file = SharedFile::default();
-        let network = CaptureNetwork::write_to(Arc::new(SystemNetwork), Box::new(file.clone())).unwrap();
+        let network =
+            CaptureNetwork::write_to(Arc::new(SystemNetwork::default()), Box::new(file.clone())).unwrap();
         let (mut sender, mut receiver) = pair(&network, ip);
         let to = Some(receiver.local_address());
         let bytes: Vec<u8> = (0..251).collect();
@@ -393,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_and_received_is_in_the_file_as_ipv6() {
-        if SystemNetwork
+        if SystemNetwork::default()
             .open(&conformance::local(Ipv6Addr::LOCALHOST.into()))
             .is_err()
         {
@@ -440,10 +441,11 @@ mod tests {
         }
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("capture.pcap");
-        let network = CaptureNetwork::create(Arc::new(SystemNetwork), path.to_str().unwrap()).unwrap();
+        let network =
+            CaptureNetwork::create(Arc::new(SystemNetwork::default()), path.to_str().unwrap()).unwrap();
         conformance::check(&network);
         assert!(packets(&std::fs::read(&path).unwrap()).len() > 100);
-        let full = CaptureNetwork::write_to(Arc::new(SystemNetwork), Box::new(Full)).unwrap();
+        let full = CaptureNetwork::write_to(Arc::new(SystemNetwork::default()), Box::new(Full)).unwrap();
         conformance::check(&full);
     }
 }

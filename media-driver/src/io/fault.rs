@@ -495,7 +495,10 @@ mod tests {
     use super::*;
 
     fn network(settings: FaultSettings<'_>) -> FaultNetwork {
-        FaultNetwork::new(Arc::new(SystemNetwork), FaultRules::parse(settings).unwrap())
+        FaultNetwork::new(
+            Arc::new(SystemNetwork::default()),
+            FaultRules::parse(settings).unwrap(),
+        )
     }
 
     fn data(term_id: i32, term_offset: i32, session: i32, length: usize) -> Vec<u8> {

@@ -26,5 +26,5 @@ pub use interfaces::{InterfaceList, NetworkInterface, SystemInterfaces};
 pub use network::{IoError, Network, Registration, UdpSocket};
 pub use receive::{Datagram, Filled, ReceiveBatch, ReceiveError, ReceiveOutcome};
 pub use spec::{Interface, Join, SocketRole, SocketSpec};
-pub use system::SystemNetwork;
+pub use system::{SystemNetwork, SystemOptions};
 pub use waiter::{WaitCap, Waiting};

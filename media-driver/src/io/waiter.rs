@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_datagram_ends_the_wait() {
         let mut thread = sleeper(None);
-        let (mut sender, mut receiver) = pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into());
+        let (mut sender, mut receiver) = pair(&SystemNetwork::default(), Ipv4Addr::LOCALHOST.into());
         receiver.register(&thread.registration).unwrap();
         let to = Some(receiver.local_address());
         let mut batch = ReceiveBatch::new(1);
@@ -430,7 +430,7 @@ mod tests {
     fn many_sockets_are_heard_without_asking_each() {
         let mut thread = sleeper(None);
         let mut pairs: Vec<_> = (0..100)
-            .map(|_| pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into()))
+            .map(|_| pair(&SystemNetwork::default(), Ipv4Addr::LOCALHOST.into()))
             .collect();
         for (_, receiver) in &mut pairs {
             receiver.register(&thread.registration).unwrap();
@@ -581,7 +581,7 @@ mod tests {
         let words = Region::heap(DOORBELL_LENGTH).as_view();
         let mut waiting = Waiting::new(IdleMode::Spin, words, None, MINUTE).unwrap();
         assert!(!waiting.registration.is_some());
-        let (_, mut receiver) = pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into());
+        let (_, mut receiver) = pair(&SystemNetwork::default(), Ipv4Addr::LOCALHOST.into());
         receiver.register(&waiting.registration).unwrap();
         let now = SystemClock.nanos();
         waiting.idle.idle(0, NanoTime::never_after(now), now);

@@ -283,7 +283,7 @@ mod tests {
         let context = settings.conclude().unwrap();
         GossipResolver::open(
             &context,
-            &SystemNetwork,
+            &SystemNetwork::default(),
             &SystemResolver,
             &interfaces(),
             NanoTime(0),
@@ -364,7 +364,7 @@ mod tests {
     fn what_can_not_be_read_is_counted() {
         let mut resolver = open("first", "127.0.0.1:0", "").unwrap();
         let at = bound(&mut resolver);
-        let mut stranger = SystemNetwork.open(&SocketSpec::sender_to(at)).unwrap();
+        let mut stranger = SystemNetwork::default().open(&SocketSpec::sender_to(at)).unwrap();
         for frame in [&[0_u8; 3][..], &[0xff; 40]] {
             let entry = SendEntry::datagram(Payload::from_slice(frame), Some(at));
             assert_eq!(stranger.send(&SendBatch::of(entry)).datagrams, 1);
@@ -401,11 +401,11 @@ mod tests {
         }
         let taken = bound(&mut open("first", "127.0.0.1:0", "").unwrap());
         drop(
-            SystemNetwork
+            SystemNetwork::default()
                 .open(&SocketSpec::new(SocketRole::Receive, taken))
                 .unwrap(),
         );
-        let _holder = SystemNetwork
+        let _holder = SystemNetwork::default()
             .open(&SocketSpec::new(SocketRole::Receive, taken))
             .unwrap();
         let error = open("first", &taken.to_string(), "").err().unwrap();

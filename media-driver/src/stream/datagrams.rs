@@ -7,13 +7,12 @@ use fulmar::memory::View;
 
 use crate::io::{SendBatch, SendEntry};
 
-/// Datagrams of one pass: at most [`SendBatch::CAPACITY`].
+/// Datagrams of one pass, in at most [`SendBatch::CAPACITY`] runs.
 #[derive(Debug)]
 pub struct DatagramRuns<'a> {
     batch: SendBatch<'a>,
-    /// For each datagram the bytes on the wire and the position behind it.
-    datagrams: [(u32, i64); SendBatch::CAPACITY],
-    count: usize,
+    /// For each run the position behind it, which padding may put further than its bytes.
+    ends: [i64; SendBatch::CAPACITY],
     bytes: usize,
     start: i64,
     position: i64,
@@ -36,8 +35,7 @@ impl<'a> DatagramRuns<'a> {
     pub fn new(position: i64) -> Self {
         Self {
             batch: SendBatch::new(),
-            datagrams: [(0, 0); SendBatch::CAPACITY],
-            count: 0,
+            ends: [position; SendBatch::CAPACITY],
             bytes: 0,
             start: position,
             position,
@@ -51,16 +49,14 @@ impl<'a> DatagramRuns<'a> {
         let shape = log.shape();
         let (partition, offset) = (shape.partition(self.position), shape.offset(self.position));
         let scan = scan_datagram(log.term(partition), offset, max_length);
-        if scan.length <= 0 || self.count == self.datagrams.len() {
-            return false;
-        }
-        if !self.extend(log, partition, offset, scan.length) {
+        if scan.length <= 0 || !self.extend(log, partition, offset, scan.length) {
             return false;
         }
         self.position += i64::from(scan.advance());
         self.bytes += scan.length as usize;
-        self.datagrams[self.count] = (scan.length as u32, self.position);
-        self.count += 1;
+        if let Some(end) = self.ends.get_mut(self.batch.len().wrapping_sub(1)) {
+            *end = self.position;
+        }
         true
     }
 
@@ -105,7 +101,7 @@ impl<'a> DatagramRuns<'a> {
     /// Whether there are no datagrams.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.batch.is_empty()
     }
 
     /// Position behind the last datagram.
@@ -129,13 +125,19 @@ impl<'a> DatagramRuns<'a> {
     /// Bytes of the first `datagrams` datagrams and the position behind them.
     #[must_use]
     pub fn up_to(&self, datagrams: usize) -> (usize, i64) {
-        let taken = self
-            .datagrams
-            .get(..datagrams.min(self.count))
-            .unwrap_or_default();
-        let bytes = taken.iter().map(|(bytes, _)| *bytes as usize).sum();
-        let end = taken.last().map_or(self.start, |(_, position)| *position);
-        (bytes, end)
+        let (mut left, mut bytes, mut position) = (datagrams, 0, self.start);
+        for (entry, end) in self.batch.entries().iter().zip(self.ends) {
+            let count = entry.datagrams();
+            if left < count {
+                // The datagrams of a run but its last follow each other without padding.
+                let part = left * entry.step();
+                return (bytes + part, position + part as i64);
+            }
+            left -= count;
+            bytes += entry.bytes.len();
+            position = end;
+        }
+        (bytes, position)
     }
 }
 

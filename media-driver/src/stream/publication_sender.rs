@@ -101,7 +101,7 @@ pub struct SenderTraits {
 /// Limits and delays of a publication's sender, from the settings and the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SenderLimits {
-    /// Datagrams of one send pass: 1 to 16.
+    /// Datagrams of one send pass.
     pub messages_per_send: usize,
     /// A receiver is gone after so much silence, ns.
     pub connection_timeout_ns: i64,

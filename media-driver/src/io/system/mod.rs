@@ -9,6 +9,7 @@ mod send;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
+use fulmar::sync::{AtomicBool, Ordering};
 use receive::Received;
 use socket2::{SockAddr, Socket};
 
@@ -18,13 +19,63 @@ use super::readiness::Mark;
 use super::receive::{ReceiveBatch, ReceiveOutcome};
 use super::spec::{SocketRole, SocketSpec};
 
+/// What all sockets of a [`SystemNetwork`] have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SystemOptions {
+    /// How long a look at an empty socket lets the system poll the device, microseconds; 0 leaves that to the system.
+    pub busy_poll_us: u32,
+}
+
 /// The network of this machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemNetwork;
+#[derive(Debug, Default)]
+pub struct SystemNetwork {
+    options: SystemOptions,
+    warned: Warned,
+}
+
+impl SystemNetwork {
+    /// With these options.
+    #[must_use]
+    pub fn new(options: SystemOptions) -> Self {
+        Self {
+            options,
+            warned: Warned::default(),
+        }
+    }
+}
 
 impl Network for SystemNetwork {
     fn open(&self, spec: &SocketSpec) -> Result<Box<dyn UdpSocket>, IoError> {
-        Ok(Box::new(SystemSocket::open(spec)?))
+        let socket = SystemSocket::open(spec)?;
+        if let Some((asked, given)) = open::short_receive_buffer(&socket.socket, spec) {
+            warn_once(&self.warned.receive_buffer, || {
+                format!(
+                    "sockets have receive buffers of {given} bytes instead of {asked}, so that a window's worth of \
+                     data may not fit: raise net.core.rmem_max"
+                )
+            });
+        }
+        if self.options.busy_poll_us > 0
+            && let Err(error) = open::busy_poll(&socket.socket, self.options.busy_poll_us)
+        {
+            warn_once(&self.warned.busy_poll, || {
+                format!("fulmar.socket.busy.poll has no effect: {error}")
+            });
+        }
+        Ok(Box::new(socket))
+    }
+}
+
+/// What was said already: it holds for every further socket, too.
+#[derive(Debug, Default)]
+struct Warned {
+    receive_buffer: AtomicBool,
+    busy_poll: AtomicBool,
+}
+
+fn warn_once(said: &AtomicBool, text: impl FnOnce() -> String) {
+    if !said.swap(true, Ordering::Relaxed) {
+        eprintln!("fulmar driver: {}", text());
     }
 }
 
@@ -181,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_system_passes_the_conformance_suite() {
-        conformance::check(&SystemNetwork);
+        conformance::check(&SystemNetwork::default());
     }
 
     /// A run of 30 datagrams and what of it has to arrive.
@@ -238,8 +289,36 @@ mod tests {
     }
 
     #[test]
+    fn a_receive_buffer_that_the_system_cuts_is_noticed() {
+        let spec = |receive_buffer| SocketSpec {
+            receive_buffer,
+            ..local(Ipv4Addr::LOCALHOST.into())
+        };
+        let short = |spec: &SocketSpec| {
+            let socket = SystemSocket::open(spec).unwrap();
+            open::short_receive_buffer(&socket.socket, spec)
+        };
+        assert_eq!(short(&spec(0)), None);
+        assert_eq!(short(&spec(64 << 10)), None);
+        let most = i32::MAX as usize;
+        let (asked, given) = short(&spec(most)).unwrap();
+        assert!(asked == most && given < most && given > 0, "{given}");
+    }
+
+    #[test]
+    fn busy_polling_is_set_or_refused_and_never_in_the_way() {
+        let network = SystemNetwork::new(SystemOptions { busy_poll_us: 50 });
+        conformance::check(&network);
+        let socket = SystemSocket::open(&local(Ipv4Addr::LOCALHOST.into())).unwrap();
+        match open::busy_poll(&socket.socket, 50) {
+            Ok(()) => assert_eq!(open::busy_poll_of(&socket.socket).unwrap(), 50),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        }
+    }
+
+    #[test]
     fn a_sender_does_not_ask_for_runs() {
-        let (sender, receiver) = pair(&SystemNetwork, Ipv4Addr::LOCALHOST.into());
+        let (sender, receiver) = pair(&SystemNetwork::default(), Ipv4Addr::LOCALHOST.into());
         drop(sender);
         let spec = SocketSpec::sender_to(receiver.local_address());
         assert!(!SystemSocket::open(&spec).unwrap().receives_runs());

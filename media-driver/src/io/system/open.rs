@@ -53,6 +53,44 @@ pub(super) fn open(spec: &SocketSpec) -> Result<Socket, IoError> {
     Ok(socket)
 }
 
+/// The receive buffer that was asked for, and what the system gave, bytes, if that is less.
+pub(super) fn short_receive_buffer(socket: &Socket, spec: &SocketSpec) -> Option<(usize, usize)> {
+    // The system tells twice of what it was asked for: half is for its own bookkeeping.
+    let given = socket.recv_buffer_size().ok()? / 2;
+    (given < spec.receive_buffer).then_some((spec.receive_buffer, given))
+}
+
+/// Lets looks at the empty socket poll the device, and the device hold its interrupts back as long as somebody does.
+pub(super) fn busy_poll(socket: &Socket, microseconds: u32) -> io::Result<()> {
+    let microseconds = libc::c_int::try_from(microseconds).unwrap_or(libc::c_int::MAX);
+    let on: libc::c_int = 1;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, microseconds)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, on)
+}
+
+#[cfg(test)]
+pub(super) fn busy_poll_of(socket: &Socket) -> io::Result<libc::c_int> {
+    use std::os::fd::AsRawFd;
+    let mut value: libc::c_int = -1;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: getsockopt(fd, level, name, value, length) writes at most `length` bytes to `value` and what it wrote to
+    // `length`; both live through the call, and the descriptor is open as long as `socket` is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BUSY_POLL,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Senders get control frames only: small, and one at a time.
 pub(super) fn wants_gro(spec: &SocketSpec) -> bool {
     spec.role == SocketRole::Receive

@@ -328,6 +328,24 @@ fn what_the_system_did_not_take_is_sent_again() {
 }
 
 #[test]
+fn a_stream_goes_on_behind_the_last_datagram_that_was_taken() {
+    // A run of two, of which the last is shorter, and a datagram of its own.
+    let whole = [1408, 672, 1344];
+    for room in 0..=whole.len() {
+        let mut fixture = Fixture::new();
+        fixture.connect(0, HALF);
+        fixture.publish(2000);
+        fixture.publish(1300);
+        fixture.sink.room = Some(room);
+        assert_eq!(lengths(&fixture.send(1)), whole[..room]);
+        let taken: usize = whole[..room].iter().sum();
+        assert_eq!(fixture.sender.position(), taken as i64);
+        fixture.sink.room = None;
+        assert_eq!(lengths(&fixture.send(2)), whole[room..]);
+    }
+}
+
+#[test]
 fn a_hostile_frame_length_stops_the_stream_and_nothing_else() {
     use fulmar::log::HeaderWord;
     for length in [i32::MAX, i32::MIN, -1, 1, 31, TERM + 1] {
