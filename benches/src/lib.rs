@@ -7,6 +7,7 @@
 pub mod command;
 pub mod host;
 pub mod ours;
+pub mod private_network;
 pub mod recorder;
 #[cfg(feature = "peer")]
 pub mod reference;

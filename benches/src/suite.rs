@@ -157,6 +157,16 @@ impl Bench {
         self.options.wants(case)
     }
 
+    /// Whether any case whose name starts with `prefix` may have been asked for.
+    #[must_use]
+    pub fn wants_any(&self, prefix: &str) -> bool {
+        let filters = &self.options.filters;
+        filters.is_empty()
+            || filters
+                .iter()
+                .any(|filter| filter.starts_with(prefix) || prefix.contains(filter.as_str()))
+    }
+
     /// Runs a case on every side of this build; see [`Self::run_on`].
     pub fn run(
         &mut self,

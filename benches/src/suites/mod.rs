@@ -5,7 +5,9 @@ pub mod counted;
 pub mod fanout;
 pub mod ipc;
 pub mod isolation;
+pub mod loss;
 pub mod streams;
+pub mod system;
 pub mod udp;
 
 use std::net::SocketAddr;
@@ -46,9 +48,19 @@ pub const ALL: &[Suite] = &[
         run: streams::run,
     },
     Suite {
+        name: "loss",
+        about: "recovery where datagrams are lost",
+        run: loss::run,
+    },
+    Suite {
         name: "isolation",
         about: "fast subscribers beside a stalled one",
         run: isolation::run,
+    },
+    Suite {
+        name: "system",
+        about: "start time, first message after silence, idle processor time, memory per stream",
+        run: system::run,
     },
     Suite {
         name: "counted",

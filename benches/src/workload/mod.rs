@@ -24,12 +24,14 @@ mod cost;
 mod isolation;
 mod ping;
 mod pump;
+mod system;
 
 pub use bare::{bare_datagrams, bare_line};
 pub use cost::{counted, counted_datagrams, measured_batch, one_thread};
 pub use isolation::{IsolationPlan, isolation};
 pub use ping::{RoundTripPlan, round_trip, round_trip_between_hosts};
 pub use pump::{Throughput, ThroughputPlan, throughput};
+pub use system::{first_messages, idle_share, memory_per_stream, start_time};
 
 /// Which publication is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
