@@ -152,6 +152,11 @@ impl Publisher for ExclusivePublication {
         ExclusivePublication::offer(self, message).is_accepted()
     }
 
+    #[inline(always)]
+    fn offer_run(&mut self, messages: &[u8], length: usize) -> usize {
+        self.offer_batch_of(messages, length).accepted
+    }
+
     fn is_connected(&self) -> bool {
         ExclusivePublication::is_connected(self)
     }

@@ -113,6 +113,18 @@ pub trait Side: Sized {
 pub trait Publisher: Send {
     /// Offers once; whether the message was accepted.
     fn offer(&mut self, message: &[u8]) -> bool;
+    /// Offers messages of `length` bytes each that lie one behind the other; how many were accepted.
+    #[inline]
+    fn offer_run(&mut self, messages: &[u8], length: usize) -> usize {
+        let mut accepted = 0;
+        for message in messages.chunks(length) {
+            if !self.offer(message) {
+                break;
+            }
+            accepted += 1;
+        }
+        accepted
+    }
     /// Whether a subscriber is there.
     fn is_connected(&self) -> bool;
 }

@@ -50,7 +50,7 @@ fn per_message(count: impl Fn(u64) -> Result<f64, BenchError>) -> Result<Sample,
 fn instructions(bench: &mut Bench) {
     let options = bench.options.clone();
     for length in [32, 100, 1024] {
-        for kind in Kind::ALL {
+        for kind in Kind::ONE_BY_ONE {
             let case = format!("counted/instructions/{}/{length}B", kind.name());
             let metric = Metric::new("", "instructions/msg", Better::Lower);
             bench.run(&case, &[metric], |side| {
@@ -78,7 +78,7 @@ fn instructions(bench: &mut Bench) {
 
 fn system_calls(bench: &mut Bench) {
     let options = bench.options.clone();
-    for kind in Kind::ALL {
+    for kind in Kind::ONE_BY_ONE {
         let case = format!("counted/system-calls/{}/32B", kind.name());
         let metric = Metric::new("", "calls/msg", Better::Lower);
         bench.run(&case, &[metric], |side| {
@@ -147,7 +147,7 @@ pub(super) fn child(arguments: &[String]) -> Result<(), BenchError> {
     let options = Options::default();
     let messages = match arguments[..] {
         ["count", "ipc", side, kind, length, batches] => {
-            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind);
+            let kind = Kind::ONE_BY_ONE.into_iter().find(|known| known.name() == kind);
             let kind = kind.ok_or("unknown kind")?;
             let settings = ipc_settings(&options, Mode::Invoker);
             on_side!(side, counted, &settings, kind, length.parse()?, batches.parse()?)?

@@ -20,7 +20,7 @@ pub fn one_thread<S: Side>(settings: &Settings, kind: Kind, length: usize) -> Re
             subscriber,
             length,
         ),
-        Kind::Exclusive => timed_batches(
+        Kind::Exclusive | Kind::Batch => timed_batches(
             &side,
             &mut side.exclusive(channel, PING_STREAM)?,
             subscriber,
@@ -83,7 +83,7 @@ pub fn counted<S: Side>(
             length,
             batches,
         ),
-        Kind::Exclusive => counted_batches(
+        Kind::Exclusive | Kind::Batch => counted_batches(
             side,
             &mut side.exclusive(channel, stream)?,
             subscriber,

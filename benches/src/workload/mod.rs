@@ -16,6 +16,8 @@ const PONG_STREAM: i32 = 1002;
 const FRAGMENT_LIMIT: usize = 256;
 /// Messages offered, then polled, by one call of [`measured_batch`].
 pub const BATCH: usize = 16;
+/// Messages of one batch.
+const RUN: usize = 64;
 /// Longer messages may take several fragments, and are put together.
 const LONGEST_FRAGMENT: usize = 1024;
 
@@ -42,11 +44,15 @@ pub enum Kind {
     Exclusive,
     /// Own tail, and the message is written where it stays.
     Claim,
+    /// Own tail, which moves once for many messages; on sides without batches an offer for each.
+    Batch,
 }
 
 impl Kind {
+    /// All kinds that publish messages one by one.
+    pub const ONE_BY_ONE: [Kind; 3] = [Kind::Concurrent, Kind::Exclusive, Kind::Claim];
     /// All kinds.
-    pub const ALL: [Kind; 3] = [Kind::Concurrent, Kind::Exclusive, Kind::Claim];
+    pub const ALL: [Kind; 4] = [Kind::Concurrent, Kind::Exclusive, Kind::Claim, Kind::Batch];
     /// Those whose messages may take several frames.
     pub const FRAGMENTING: [Kind; 2] = [Kind::Concurrent, Kind::Exclusive];
 
@@ -57,6 +63,7 @@ impl Kind {
             Kind::Concurrent => "concurrent",
             Kind::Exclusive => "exclusive",
             Kind::Claim => "claim",
+            Kind::Batch => "batch",
         }
     }
 }

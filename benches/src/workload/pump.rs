@@ -4,7 +4,8 @@ use fulmar::sync::{AtomicBool, Ordering};
 use fulmar::time::SystemClock;
 
 use super::{
-    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, connect, poll, write_number,
+    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, RUN, connect, poll,
+    write_number,
 };
 use crate::side::{BenchError, Publisher, Settings, Side, Subscriber, Tally};
 
@@ -58,7 +59,9 @@ pub fn throughput<S: Side>(settings: &Settings, plan: &ThroughputPlan) -> Result
     let side = S::start(settings)?;
     match plan.kind {
         Kind::Concurrent => pump(&side, plan, |stream| side.concurrent(&settings.channel, stream)),
-        Kind::Exclusive => pump(&side, plan, |stream| side.exclusive(&settings.channel, stream)),
+        Kind::Exclusive | Kind::Batch => {
+            pump(&side, plan, |stream| side.exclusive(&settings.channel, stream))
+        }
         Kind::Claim => pump(&side, plan, |stream| side.claims(&settings.channel, stream)),
     }
 }
@@ -93,7 +96,10 @@ fn pump<S: Side, P: Publisher>(
     let stop = Apart(AtomicBool::new(false));
     let stop = &stop.0;
     let nanos = std::thread::scope(|scope| {
-        scope.spawn(|| publish_all(&mut publishers, plan.length, total, stop));
+        scope.spawn(|| match (plan.kind, &mut publishers[..]) {
+            (Kind::Batch, [publisher]) => publish_runs(publisher, plan.length, total, stop),
+            (_, publishers) => publish_all(publishers, plan.length, total, stop),
+        });
         let received = receive_all(&mut subscribers, plan, &mut tally);
         stop.store(true, Ordering::Relaxed);
         received
@@ -124,6 +130,33 @@ fn publish_all<P: Publisher>(publishers: &mut [P], length: usize, total: u64, st
                 idle.idle();
             }
             idle.reset();
+        }
+    }
+}
+
+fn publish_runs(publisher: &mut impl Publisher, length: usize, total: u64, stop: &AtomicBool) {
+    let mut run = Message::new(length * RUN);
+    let run: &mut [u8] = &mut run;
+    let mut idle = Idle::default();
+    let mut number = 0;
+    while number < total {
+        let count = (total - number).min(RUN as u64) as usize;
+        for (message, number) in run.chunks_mut(length).zip(number..) {
+            write_number(message, number);
+        }
+        number += count as u64;
+        let mut rest = &run[..count * length];
+        while !rest.is_empty() {
+            let accepted = publisher.offer_run(rest, length);
+            rest = &rest[accepted * length..];
+            if accepted > 0 {
+                idle.reset();
+                continue;
+            }
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            idle.idle();
         }
     }
 }
