@@ -24,6 +24,7 @@ use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{FeedbackRule, TransportRule};
 use crate::protocol::dispatcher::{DataRoute, Dispatcher, SetupRoute};
 use crate::protocol::pending_setups::PendingSetups;
+use crate::protocol::quiet_timer;
 use crate::protocol::rtt::RttmAction;
 use crate::protocol::source_proof::{SourceProofs, UNPROVEN_IMAGES_MAX};
 use crate::stream::image_receiver::{DataOutcome, FeedbackSink, ImageReceiver};
@@ -116,6 +117,8 @@ pub struct ReceiveEndpoint {
     /// Sessions whose image, made or in the making, has a proven source.
     proven: Vec<(StreamId, SessionId)>,
     image_count: usize,
+    /// What status messages are spread over.
+    phases: usize,
     /// Images that could not be made since `failures_deadline` was set.
     failures: u32,
     failures_deadline: NanoTime,
@@ -142,6 +145,7 @@ impl ReceiveEndpoint {
             proofs: parts.proofs,
             proven: Vec::new(),
             image_count: 0,
+            phases: 1,
             failures: 0,
             failures_deadline: now,
             images: Vec::new(),
@@ -243,6 +247,7 @@ impl ReceiveEndpoint {
         image.reserve_connections(self.transports.len());
         self.images[place] = Some(image);
         self.image_count += 1;
+        self.spread();
         Ok(())
     }
 
@@ -262,7 +267,19 @@ impl ReceiveEndpoint {
             place as u32,
             image.has_ended(),
         );
+        self.spread();
         Some(image)
+    }
+
+    /// Status messages of many images do not leave at the same time.
+    fn spread(&mut self) {
+        let phases = quiet_timer::phases(self.image_count);
+        let is_same = core::mem::replace(&mut self.phases, phases) == phases;
+        if phases > 1 || !is_same {
+            for image in self.images.iter_mut().flatten() {
+                image.spread(phases);
+            }
+        }
     }
 
     /// A session whose image went away may be taken again.
@@ -524,6 +541,9 @@ impl ReceiveEndpoint {
             self.dispatcher.set_init_in_progress(stream_id, session_id);
             if is_proven {
                 self.proven.push((stream_id, session_id));
+                if let Some(proofs) = &mut self.proofs {
+                    proofs.use_up(source, stream_id, session_id);
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::commands::{EndpointId, NetworkEvent, ResolveTarget};
 use crate::io::{IoError, ReceiveBatch, Registration, SendBatch, SendEntry, SendError, UdpSocket};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::destinations::{Destination, DestinationMode, Destinations, Proof};
+use crate::protocol::quiet_timer;
 use crate::protocol::report_rate::ReportRate;
 use crate::stream::publication_sender::{FrameClass, FrameSink, PublicationSender, Sent, StatusOutcome};
 
@@ -79,6 +80,8 @@ pub struct SendEndpoint {
         reason = "they come and go in boxes, which are neither made nor freed on this thread"
     )]
     publications: Vec<Box<PublicationSender>>,
+    /// What heartbeats are spread over.
+    phases: usize,
     name: Option<String>,
     address: Option<SocketAddr>,
     destinations_counter: Option<Counter>,
@@ -272,6 +275,7 @@ impl SendEndpoint {
             },
             control_socket,
             publications: Vec::new(),
+            phases: 1,
             name,
             address,
             destinations_counter,
@@ -331,6 +335,7 @@ impl SendEndpoint {
             .publications
             .partition_point(|other| other.key() < publication.key());
         self.publications.insert(at, publication);
+        self.spread();
     }
 
     /// Takes a publication out.
@@ -339,7 +344,20 @@ impl SendEndpoint {
             .publications
             .iter()
             .position(|publication| publication.registration_id() == registration_id)?;
-        Some(self.publications.remove(at))
+        let removed = self.publications.remove(at);
+        self.spread();
+        Some(removed)
+    }
+
+    /// Heartbeats of many publications do not leave at the same time.
+    fn spread(&mut self) {
+        let phases = quiet_timer::phases(self.publications.len());
+        let is_same = core::mem::replace(&mut self.phases, phases) == phases;
+        if phases > 1 || !is_same {
+            for publication in &mut self.publications {
+                publication.spread(phases);
+            }
+        }
     }
 
     fn find(&self, stream_id: StreamId, session_id: SessionId) -> Option<usize> {

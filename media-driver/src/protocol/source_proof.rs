@@ -139,6 +139,16 @@ impl SourceProofs {
             .any(|(proven, since)| *proven == claim && now.since(*since) < PROOF_TIMEOUT_NS)
     }
 
+    /// A proof has brought its image: it makes room for others of its host, of whom hundreds may wait.
+    pub fn use_up(&mut self, source: SocketAddr, stream_id: StreamId, session_id: SessionId) {
+        let claim = Claim {
+            source,
+            stream_id,
+            session_id,
+        };
+        self.proven.retain(|(proven, _)| *proven != claim);
+    }
+
     fn hash(&self, claim: &Claim, epoch: i64) -> i64 {
         // SipHash; the secret goes in first and last.
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((
@@ -191,6 +201,17 @@ mod tests {
 
     fn asked(proofs: &mut SourceProofs, now: NanoTime) -> Rttm {
         proofs.request(now, address(1), STREAM, SESSION, 7).unwrap()
+    }
+
+    #[test]
+    fn a_proof_that_was_used_makes_room_at_once() {
+        let (mut proofs, now) = (SourceProofs::new(1, NanoTime(0)), NanoTime(5));
+        assert_eq!(prove_many(&mut proofs, now, 1), PROOFS_OF_ADDRESS_MAX);
+        let used = SocketAddr::from(([10, 0, 0, 1], 1));
+        assert!(proofs.is_proven(now, used, STREAM, SESSION));
+        proofs.use_up(used, STREAM, SESSION);
+        assert!(!proofs.is_proven(now, used, STREAM, SESSION));
+        assert_eq!(proofs.proven.len(), PROOFS_OF_ADDRESS_MAX - 1);
     }
 
     #[test]

@@ -120,6 +120,8 @@ pub struct ImageReceiver {
     next: NextStatusMessage,
     last_position: i64,
     last_sent: NanoTime,
+    /// Where its status messages stand beside the grid, ns.
+    phase_ns: i64,
     end_of_stream: Option<i64>,
 }
 
@@ -167,8 +169,14 @@ impl ImageReceiver {
             },
             last_position: join_position,
             last_sent: now,
+            phase_ns: 0,
             end_of_stream: None,
         }
+    }
+
+    /// It is one of the images of its endpoint that are spread over so many phases.
+    pub fn spread(&mut self, phases: usize) {
+        self.phase_ns = quiet_timer::phase_ns(self.stream_id(), self.session_id(), phases);
     }
 
     /// Names the image.
@@ -366,7 +374,7 @@ impl ImageReceiver {
     #[inline]
     #[must_use]
     pub fn next_deadline(&self) -> NanoTime {
-        quiet_timer::next_status_message(self.last_sent, self.status_message_timeout_ns)
+        quiet_timer::next_status_message(self.last_sent, self.status_message_timeout_ns, self.phase_ns)
     }
 
     #[inline]

@@ -234,6 +234,8 @@ pub struct PublicationSender {
     last_heartbeat_flags: u8,
     /// Whether that was a heartbeat.
     was_heartbeat: bool,
+    /// Where its heartbeats stand beside the grid, ns.
+    phase_ns: i64,
     /// Data was sent since waiting for the window was counted last.
     tracks_back_pressure: bool,
     response_target: Option<SocketAddr>,
@@ -316,6 +318,7 @@ impl PublicationSender {
             last_frame: None,
             last_heartbeat_flags: 0,
             was_heartbeat: false,
+            phase_ns: 0,
             tracks_back_pressure: false,
             response_target: None,
             is_parked: false,
@@ -331,6 +334,11 @@ impl PublicationSender {
     /// The sender takes it over: its clock counts from here on.
     pub fn start(&mut self, now: NanoTime) {
         self.budget.start(now);
+    }
+
+    /// It is one of the streams of its endpoint that are spread over so many phases.
+    pub fn spread(&mut self, phases: usize) {
+        self.phase_ns = quiet_timer::phase_ns(self.stream_id, self.session_id, phases);
     }
 
     /// Names the publication.
@@ -559,7 +567,9 @@ impl PublicationSender {
     /// When the next heartbeat is due. Those of a quiet stream come to stand on a grid.
     fn heartbeat_deadline(&self, now: NanoTime) -> NanoTime {
         match self.last_frame {
-            Some(last) if self.was_heartbeat => quiet_timer::next_heartbeat(last, HEARTBEAT_INTERVAL_NS),
+            Some(last) if self.was_heartbeat => {
+                quiet_timer::next_heartbeat(last, HEARTBEAT_INTERVAL_NS, self.phase_ns)
+            }
             last => after(last, HEARTBEAT_INTERVAL_NS, now),
         }
     }
