@@ -1,19 +1,33 @@
-//! `cargo bench -p fulmar-benches --features peer -- [FILTER...] [--rounds N] [--smoke] [--term-length BYTES]`: ours and
-//! the reference's figures, interleaved. See [`fulmar_benches::command`].
+//! `cargo bench -p fulmar-benches --features peer -- [FILTER...] [OPTION...]`: ours and the reference's figures,
+//! interleaved. See [`fulmar_benches::command`]; `fulmar bench` is the same.
 
-use fulmar_benches::command;
-use fulmar_benches::side::BenchError;
+use std::process::ExitCode;
 
-fn main() -> Result<(), BenchError> {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    // Without `--bench` this is `cargo test`, which wants to know that it runs, not how fast.
-    let is_test = !arguments.iter().any(|argument| argument == "--bench");
-    arguments.retain(|argument| argument != "--bench");
-    if arguments.first().is_some_and(|argument| argument == "count") {
-        return command::child(&arguments);
-    }
+use clap::{Args, Command, FromArgMatches};
+use fulmar_benches::command::{self, Arguments, Failure};
+
+fn main() -> ExitCode {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    // Without `--bench` this is `cargo test`, which wants to know that it runs, not how fast. A child is neither.
+    let is_test = !words.iter().any(|word| word == "--bench" || word == "count");
+    words.retain(|word| word != "--bench");
     if is_test {
-        arguments.push("--smoke".to_owned());
+        words.push("--smoke".to_owned());
     }
-    command::run(command::options(&arguments, Vec::new())?)
+    let name = "cargo bench -p fulmar-benches --";
+    let definition = Arguments::augment_args(Command::new(name).no_binary_name(true));
+    let matches = definition.get_matches_from(words);
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match command::run(&arguments, Vec::new(), || false) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("fulmar-benches: {failure}");
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) {
+                2
+            } else {
+                1
+            })
+        }
+    }
 }

@@ -7,6 +7,7 @@
 pub mod command;
 pub mod host;
 pub mod ours;
+pub mod output;
 pub mod private_network;
 pub mod recorder;
 #[cfg(feature = "peer")]
@@ -16,6 +17,7 @@ pub mod schedule;
 pub mod side;
 pub mod suite;
 pub mod suites;
+pub mod table;
 pub mod workload;
 
 #[cfg(feature = "peer")]

@@ -2,6 +2,8 @@
 //! that failed.
 #![forbid(unsafe_code)]
 
+use fulmar::time::{Clock, EpochMs, SystemClock};
+
 use crate::host::Host;
 use crate::recorder::{Recorder, median};
 use crate::suite::{FULMAR, Metric, Options};
@@ -189,38 +191,85 @@ impl Failed {
 pub struct Report {
     /// The machine.
     pub host: Host,
-    /// The settings of both sides, in words.
-    pub settings: String,
+    /// The settings of both sides.
+    pub settings: Settings,
+    /// When it began.
+    pub started: EpochMs,
     /// One a figure, in the order of measurement.
     pub rows: Vec<Row>,
     /// One a case and side that measured latencies.
     pub curves: Vec<Curve>,
     /// Runs that gave no figure.
     pub failed: Vec<Failed>,
+    /// What could not be measured here, and why.
+    pub left_out: Vec<String>,
+}
+
+/// What all runs of a report have in common.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Cases whose name holds one of these; all if there are none.
+    pub filters: Vec<String>,
+    /// Term length of publications in bytes.
+    pub term_length: usize,
+    /// Interleaved rounds.
+    pub rounds: usize,
+    /// The figures mean nothing.
+    pub smoke: bool,
+}
+
+/// Longest datagram in bytes, on every side.
+pub const MTU: usize = 1408;
+
+impl Settings {
+    /// One line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Settings {
+            term_length, rounds, ..
+        } = self;
+        let smoke = if self.smoke {
+            "; smoke run: the figures mean nothing"
+        } else {
+            ""
+        };
+        format!(
+            "term length {term_length} bytes, MTU {MTU}, {rounds} rounds, sides interleaved, medians with \
+             [lowest .. highest]; a ratio above 1: fulmar is better{smoke}"
+        )
+    }
 }
 
 impl Report {
     /// Nothing found yet.
     #[must_use]
     pub fn new(options: &Options) -> Report {
-        let Options {
-            term_length, rounds, ..
-        } = options;
-        let smoke = if options.smoke {
-            "; smoke run: the figures mean nothing"
-        } else {
-            ""
-        };
         Report {
             host: Host::read(),
-            settings: format!(
-                "term length {term_length} bytes, MTU 1408, {rounds} rounds, sides interleaved, medians with \
-                 [lowest .. highest]; a ratio above 1: fulmar is better{smoke}"
-            ),
+            settings: Settings {
+                filters: options.filters.clone(),
+                term_length: options.term_length,
+                rounds: options.rounds,
+                smoke: options.smoke,
+            },
+            started: SystemClock.now().epoch,
             rows: Vec::new(),
             curves: Vec::new(),
             failed: Vec::new(),
+            left_out: Vec::new(),
         }
+    }
+
+    /// How many goals are met, and how many missed. Goals without figures are neither.
+    #[must_use]
+    pub fn goals(&self) -> (usize, usize) {
+        let verdicts = self
+            .rows
+            .iter()
+            .flat_map(|row| row.goals.iter().filter_map(|goal| row.is_met(*goal)));
+        verdicts.fold((0, 0), |(met, missed), is_met| {
+            (met + usize::from(is_met), missed + usize::from(!is_met))
+        })
     }
 }
 

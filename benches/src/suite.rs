@@ -1,9 +1,12 @@
 //! Runs cases: every side in turn, so many rounds, one table row per figure, and everything kept for the report.
 #![forbid(unsafe_code)]
 
+use fulmar::time::{NanoTime, SystemClock};
+
 use crate::recorder::Recorder;
 use crate::report::{Better, Curve, Failed, Goal, Report, Row};
 use crate::side::BenchError;
+use crate::table::Table;
 
 /// The name of our side.
 pub const FULMAR: &str = "fulmar";
@@ -32,6 +35,8 @@ pub struct Options {
     pub term_length: usize,
     /// Arguments that make the running program a child of this suite.
     pub child: Vec<String>,
+    /// Whether the user wants no further run to begin.
+    pub is_stopped: fn() -> bool,
 }
 
 impl Default for Options {
@@ -42,6 +47,7 @@ impl Default for Options {
             smoke: false,
             term_length: 16 << 20,
             child: Vec::new(),
+            is_stopped: || false,
         }
     }
 }
@@ -141,20 +147,63 @@ pub struct Bench {
     pub options: Options,
     /// What has come out so far.
     pub report: Report,
+    /// Where rows are shown.
+    pub table: Table,
+    started: NanoTime,
+    /// Single runs of all cases, and those that are done.
+    total: usize,
+    done: usize,
+    is_planning: bool,
 }
 
 impl Bench {
     /// Nothing measured yet.
     #[must_use]
-    pub fn new(options: Options) -> Bench {
+    pub fn new(options: Options, table: Table) -> Bench {
         let report = Report::new(&options);
-        Bench { options, report }
+        Bench {
+            options,
+            report,
+            table,
+            started: SystemClock.nanos(),
+            total: 0,
+            done: 0,
+            is_planning: false,
+        }
     }
 
-    /// Whether `case` was asked for.
+    /// Counts the runs that `run` would make, and makes none.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn plan(
+        &mut self,
+        run: impl FnOnce(&mut Bench) -> Result<(), BenchError>,
+    ) -> Result<usize, BenchError> {
+        self.is_planning = true;
+        let result = run(self);
+        self.is_planning = false;
+        result.map(|()| self.total)
+    }
+
+    /// Whether `case` was asked for, and is still wanted.
     #[must_use]
     pub fn wants(&self, case: &str) -> bool {
-        self.options.wants(case)
+        self.options.wants(case) && !self.is_stopped()
+    }
+
+    /// Whether no further run should begin: the user said so, or nobody reads what comes out.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        (self.options.is_stopped)() || self.table.is_unwanted()
+    }
+
+    /// Says what this run can not measure, and why.
+    pub fn leave_out(&mut self, what: String) {
+        if !self.is_planning {
+            self.table.line(&what);
+            self.report.left_out.push(what);
+        }
     }
 
     /// Whether any case whose name starts with `prefix` may have been asked for.
@@ -189,6 +238,10 @@ impl Bench {
         if !self.wants(case) {
             return;
         }
+        if self.is_planning {
+            self.total += self.options.rounds * sides.len();
+            return;
+        }
         let mut rows: Vec<Row> = metrics
             .iter()
             .map(|metric| Row::new(case, metric, sides))
@@ -196,6 +249,10 @@ impl Bench {
         let mut curves: Vec<Curve> = Vec::new();
         for round in 0..self.options.rounds {
             for (index, side) in sides.iter().enumerate() {
+                if self.is_stopped() {
+                    break;
+                }
+                self.show_progress(case, side, round);
                 let sample = match once(side) {
                     Ok(sample) => sample,
                     Err(error) => Sample {
@@ -203,19 +260,18 @@ impl Bench {
                         ..Sample::default()
                     },
                 };
+                self.done += 1;
                 // What a smoke run finds out about rates means as little as its other figures.
                 let failed = sample
                     .failed
                     .filter(|_| !self.options.smoke || sample.latencies.is_none());
                 if let Some(why) = failed {
-                    let failed = Failed {
+                    self.fail(Failed {
                         case: case.to_owned(),
                         side,
                         round,
                         why,
-                    };
-                    println!("{}", failed.line());
-                    self.report.failed.push(failed);
+                    });
                     continue;
                 }
                 for (row, value) in rows.iter_mut().zip(sample.values) {
@@ -233,10 +289,36 @@ impl Bench {
                 }
             }
         }
+        let is_cut_short = self.is_stopped();
         for row in rows {
-            println!("{}", row.line());
+            if is_cut_short && row.sides.iter().any(|(_, samples)| samples.is_empty()) {
+                continue;
+            }
+            self.table.line(&row.line());
             self.report.rows.push(row);
         }
         self.report.curves.append(&mut curves);
+    }
+
+    /// Notes a run that gave no figure.
+    pub fn fail(&mut self, failed: Failed) {
+        if !self.is_planning {
+            self.table.line(&failed.line());
+            self.report.failed.push(failed);
+        }
+    }
+
+    fn show_progress(&mut self, case: &str, side: &str, round: usize) {
+        let elapsed = SystemClock.nanos().since(self.started) / 1_000_000_000;
+        let (done, total) = (self.done, self.total.max(self.done + 1));
+        let left = i64::try_from(total - done).unwrap_or(i64::MAX);
+        let mut text = format!("[{}%] {case}, {side}, round {}", 100 * done / total, round + 1);
+        if let Some(left) = elapsed
+            .saturating_mul(left)
+            .checked_div(i64::try_from(done).unwrap_or(1))
+        {
+            text.push_str(&format!(", about {left} s left"));
+        }
+        self.table.progress(&text);
     }
 }

@@ -17,10 +17,10 @@ const CALLS: &str = "%network,epoll_wait,poll,ppoll,io_uring_enter,read,write,fu
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     // Counts are the same in each round.
     let rounds = std::mem::replace(&mut bench.options.rounds, 1);
-    if is_there("valgrind") {
+    if is_there(bench, "valgrind") {
         instructions(bench);
     }
-    if is_there("strace") {
+    if is_there(bench, "strace") {
         system_calls(bench);
         calls_per_megabyte(bench);
     }
@@ -29,11 +29,11 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
 }
 
 /// Whether a tool can be started; the other figures stand without it.
-fn is_there(tool: &str) -> bool {
+fn is_there(bench: &mut Bench, tool: &str) -> bool {
     match Command::new(tool).arg("--version").output() {
         Ok(_) => true,
         Err(error) => {
-            println!("not counted: {tool}: {error}");
+            bench.leave_out(format!("not counted: {tool}: {error}"));
             false
         }
     }
