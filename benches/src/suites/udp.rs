@@ -84,7 +84,7 @@ fn round_trips(bench: &mut Bench) {
         &quantiles([None, Some(10.0)]),
         |side| {
             let settings = udp_settings(&options, Mode::Defaults)?;
-            let recorder = on_side!(side, round_trip, &settings, &slow)?;
+            let recorder = on_side!(side, round_trip_in_one_thread, &settings, &slow)?;
             Ok(Sample::quantiles(recorder, &[0.5, 0.99]))
         },
     );

@@ -31,7 +31,7 @@ mod system;
 pub use bare::{bare_datagrams, bare_line};
 pub use cost::{counted, counted_datagrams, measured_batch, one_thread};
 pub use isolation::{IsolationPlan, isolation};
-pub use ping::{RoundTripPlan, round_trip, round_trip_between_hosts};
+pub use ping::{RoundTripPlan, round_trip, round_trip_between_hosts, round_trip_in_one_thread};
 pub use pump::{Throughput, ThroughputPlan, throughput};
 pub use system::{first_messages, idle_share, memory_per_stream, start_time};
 

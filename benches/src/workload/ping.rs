@@ -101,6 +101,61 @@ pub fn round_trip<S: Side>(settings: &Settings, plan: &RoundTripPlan) -> Result<
     })
 }
 
+/// The thread is its own echo.
+struct Echoing<R, P> {
+    subscriber: R,
+    publisher: P,
+    message: Message,
+    tally: Tally,
+    /// Echoes that were not accepted yet.
+    owed: usize,
+}
+
+impl<R: Subscriber, P: Publisher> Meanwhile for Echoing<R, P> {
+    #[inline]
+    fn between(&mut self, _number: u64) {}
+
+    #[inline]
+    fn waiting(&mut self) {
+        self.owed += self.subscriber.poll(&mut self.tally, 1);
+        if self.owed > 0 {
+            write_number(&mut self.message, self.tally.last);
+            self.owed -= usize::from(self.publisher.offer(&self.message));
+        }
+    }
+}
+
+/// Both ends in one thread, so that the driver's threads have a processor of their own on a machine with two.
+///
+/// # Errors
+/// Set-up that fails, and echoes that are missing or wrong.
+pub fn round_trip_in_one_thread<S: Side>(
+    settings: &Settings,
+    plan: &RoundTripPlan,
+) -> Result<Recorder, BenchError> {
+    let side = S::start(settings)?;
+    let ping_in = side.subscriber(&settings.channel, PING_STREAM)?;
+    let mut pong_in = side.subscriber(&settings.return_channel, PONG_STREAM)?;
+    let mut ping_out = side.exclusive(&settings.channel, PING_STREAM)?;
+    let pong_out = side.exclusive(&settings.return_channel, PONG_STREAM)?;
+    connect(&side, || ping_out.is_connected() && ping_in.is_connected())?;
+    connect(&side, || pong_out.is_connected() && pong_in.is_connected())?;
+    let mut meanwhile = Echoing {
+        subscriber: ping_in,
+        publisher: pong_out,
+        message: Message::new(plan.length),
+        tally: Tally::default(),
+        owed: 0,
+    };
+    ping(
+        &mut ping_out,
+        &mut pong_in,
+        Idle::waiting(true),
+        &mut meanwhile,
+        plan,
+    )
+}
+
 /// The driver has threads of its own.
 struct Nothing;
 
