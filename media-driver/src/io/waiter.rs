@@ -255,9 +255,11 @@ impl Drop for SocketIdle {
     }
 }
 
-/// How long to stay awake without work. It learns: work that comes while we are awake makes us stay awake longer the
-/// next time, work that has to wake us makes us go to sleep sooner. So a stream of messages finds us awake, and the
-/// heartbeats of quiet streams cost little more than the wake-up: a cycle over many sockets is not cheap.
+/// How long to stay awake without work. It learns from how long work lets us wait: a pause that is worth staying awake
+/// for, slept through or not, makes us stay awake for twice as long as it was; longer pauses make us go to sleep a
+/// little sooner each. So a stream of messages finds us awake, the answer to a message does where it comes at once,
+/// however long the pause before the message was, and quiet streams cost little more than the wake-up: a cycle over
+/// many sockets is not cheap.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
     /// Time of the first cycle without work after the last one with work.
@@ -268,6 +270,8 @@ struct Patience {
     is_over: bool,
     /// The next wait.
     wait: Duration,
+    /// Whether other threads get the processor while we are awake without work.
+    yields: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,39 +286,49 @@ impl Patience {
     const SHORTEST: i64 = 10_000;
     const LONGEST: i64 = 200_000;
     const FIRST_WAIT: Duration = Duration::from_micros(100);
+    /// With fewer processors the threads of a driver and its clients do not have one each: a thread that spins may
+    /// keep the one waiting that it waits for.
+    const PROCESSORS_TO_SPIN: usize = 4;
 
-    const fn new() -> Self {
+    fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             empty_since: None,
             budget: Self::LONGEST,
             is_over: false,
             wait: Self::FIRST_WAIT,
+            yields: processors < Self::PROCESSORS_TO_SPIN,
         }
     }
 
     /// What to do after a cycle that began at `now` and did so much work.
     fn next(&mut self, work: usize, now: NanoTime) -> Step {
         if work > 0 {
-            if self.empty_since.take().is_some() && !self.is_over {
-                self.budget = (self.budget * 2).min(Self::LONGEST);
-                // A burst of a few heartbeats is no activity yet.
-                if self.budget == Self::LONGEST {
-                    self.wait = Self::FIRST_WAIT;
-                }
+            if let Some(since) = self.empty_since.take() {
+                self.learn(now.since(since));
             }
             self.is_over = false;
             return Step::Run;
         }
         let empty = now.since(*self.empty_since.get_or_insert(now));
         if self.is_over || empty >= self.budget {
-            if !core::mem::replace(&mut self.is_over, true) {
-                self.budget = (self.budget / 2).max(Self::SHORTEST);
-            }
+            self.is_over = true;
             Step::Block
-        } else if empty < self.budget / 2 {
+        } else if empty < self.budget / 2 && !self.yields {
             Step::Spin
         } else {
             Step::Yield
+        }
+    }
+
+    fn learn(&mut self, pause: i64) {
+        if pause > Self::LONGEST {
+            self.budget = (self.budget - self.budget / 8).max(Self::SHORTEST);
+            return;
+        }
+        self.budget = self.budget.max(pause * 2).clamp(Self::SHORTEST, Self::LONGEST);
+        if !self.is_over {
+            self.wait = Self::FIRST_WAIT;
         }
     }
 
@@ -588,31 +602,54 @@ mod tests {
         assert!(SystemClock.nanos().since(now) < 30_000_000_000);
     }
 
+    /// Works at `now`, then idles until the next work after `pause`; how long it stayed awake of that.
+    fn awake_in_pause(patience: &mut Patience, now: &mut NanoTime, pause: i64) -> i64 {
+        assert_eq!(patience.next(1, *now), Step::Run);
+        let start = *now;
+        let mut awake = 0;
+        while now.since(start) < pause {
+            if patience.next(0, *now) != Step::Block {
+                awake = now.since(start) + 1_000;
+            }
+            *now = now.plus_nanos(1_000);
+        }
+        awake.min(pause)
+    }
+
     #[test]
-    fn patience_grows_with_work_that_finds_us_awake_and_shrinks_with_work_that_wakes_us() {
+    fn long_pauses_make_it_sleep_sooner_and_short_ones_keep_it_awake() {
         let mut patience = Patience::new();
         let mut now = NanoTime(5);
-        let mut sleep_after = |patience: &mut Patience| {
-            assert_eq!(patience.next(1, now), Step::Run);
-            let start = now;
-            while patience.next(0, now) != Step::Block {
-                now = now.plus_nanos(1_000);
-            }
-            now.since(start)
-        };
-        let budgets: Vec<i64> = (0..7).map(|_| sleep_after(&mut patience) / 1_000).collect();
-        assert_eq!(budgets, [200, 100, 50, 25, 13, 10, 10]);
-        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 100);
-        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 200);
-        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 300);
-        // Woken, then nothing: the waits stay long.
-        assert_eq!(patience.next(1, now), Step::Run);
-        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 300);
-        for _ in 0..6 {
-            assert_eq!(patience.next(0, now), Step::Spin);
-            assert_eq!(patience.next(1, now), Step::Run);
+        let millisecond = 1_000_000;
+        let awake: Vec<i64> = (0..40)
+            .map(|_| awake_in_pause(&mut patience, &mut now, millisecond) / 1_000)
+            .collect();
+        assert_eq!(awake[..4], [200, 175, 154, 134]);
+        assert_eq!(*awake.last().unwrap(), Patience::SHORTEST / 1_000);
+        // A pause of 60 us is slept through once; then it is worth staying awake, whatever comes between.
+        awake_in_pause(&mut patience, &mut now, 60_000);
+        for _ in 0..100 {
+            awake_in_pause(&mut patience, &mut now, millisecond);
+            assert_eq!(awake_in_pause(&mut patience, &mut now, 60_000), 60_000);
         }
-        assert_eq!(patience.budget, Patience::LONGEST);
-        assert_eq!(patience.wait(Duration::from_micros(300)).as_micros(), 100);
+    }
+
+    #[test]
+    fn waits_without_work_become_longer_until_work_finds_it_awake() {
+        let mut patience = Patience::new();
+        let mut now = NanoTime(5);
+        let cap = Duration::from_micros(300);
+        let waits = |patience: &mut Patience| [0; 3].map(|_| patience.wait(cap).as_micros());
+        assert_eq!(waits(&mut patience), [100, 200, 300]);
+        // Woken, then nothing: the waits stay long.
+        awake_in_pause(&mut patience, &mut now, 10_000_000);
+        assert_eq!(patience.next(1, now), Step::Run);
+        assert_eq!(patience.wait(cap).as_micros(), 300);
+        assert_eq!(
+            patience.next(0, now),
+            if patience.yields { Step::Yield } else { Step::Spin }
+        );
+        assert_eq!(patience.next(1, now), Step::Run);
+        assert_eq!(waits(&mut patience), [100, 200, 300]);
     }
 }
