@@ -24,6 +24,7 @@ use super::receive_endpoints::ReceiveEndpointRecord;
 use super::send_endpoints::SendEndpointRecord;
 use super::services::Services;
 use super::subscriptions::Links;
+use super::visits::Visits;
 use crate::commands::{
     Lane, NetworkEvent, ReceiverCommand, ResourceCommand, ResourceEvent, SenderCommand, Watches,
 };
@@ -131,6 +132,7 @@ pub struct Conductor {
     pub(super) publications: Vec<IpcPublication>,
     pub(super) network_publications: Vec<NetworkPublication>,
     pub(super) images: Vec<NetworkImage>,
+    pub(super) visits: Visits,
     pub(super) pending_images: Vec<PendingImage>,
     pub(super) links: Links,
     pub(super) send_endpoints: Vec<SendEndpointRecord>,
@@ -155,6 +157,8 @@ pub struct Conductor {
     pub(super) unwatchable: Vec<ClientId>,
     /// Scratch of the look at the extension file.
     pub(super) present: Vec<ClientId>,
+    /// Whether a dead publisher may have left something open anywhere.
+    pub(super) may_have_orphans: bool,
     /// When the search for what dead publishers left open goes on.
     pub(super) orphan_search: NanoTime,
     /// Commands under way, and those that wait for them.
@@ -267,6 +271,7 @@ impl Conductor {
             publications: Vec::new(),
             network_publications: Vec::new(),
             images: Vec::new(),
+            visits: Visits::default(),
             pending_images: Vec::new(),
             links: Links::new(),
             send_endpoints: Vec::new(),
@@ -293,6 +298,7 @@ impl Conductor {
             watches: Vec::new(),
             unwatchable: Vec::new(),
             present: Vec::new(),
+            may_have_orphans: false,
             orphan_search: now.nanos,
             pending: Pending::default(),
             look_ups: LookUps::default(),
@@ -485,17 +491,6 @@ impl Conductor {
         }
         work
     }
-
-    fn update_publications(&mut self) -> usize {
-        let mut work = 0;
-        for publication in &mut self.publications {
-            work += publication.update_limit();
-        }
-        for publication in &mut self.network_publications {
-            work += publication.half.update_limit();
-        }
-        work
-    }
 }
 
 impl Agent for Conductor {
@@ -514,6 +509,7 @@ impl Agent for Conductor {
             self.next_timer = self.services.timer.plus_nanos(self.context.timer_interval_ns);
             // What it finds is done at once: it is no reason to stay awake.
             self.on_timer();
+            self.visits.wake_all();
         }
         work += self.poll_command();
         work += self.poll_resource_events();
@@ -522,8 +518,10 @@ impl Agent for Conductor {
         work += self.check_processes();
         work += self.bury();
         work += self.repair_orphans();
-        work += self.track_images();
-        work += self.update_publications();
+        if work > 0 {
+            self.visits.wake_all();
+        }
+        work += self.visit_streams(work);
         work += self.sender.flush() + self.receiver.flush();
         self.track_cycle_time(now.nanos, work);
         if self.termination_allowed {

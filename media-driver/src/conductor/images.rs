@@ -551,11 +551,16 @@ impl Conductor {
         }
     }
 
-    /// Every duty cycle: follows what has arrived.
-    pub(super) fn track_images(&mut self) -> usize {
+    /// Every duty cycle: follows what has arrived at the images that are awake, but for the first `seen`.
+    pub(super) fn track_images(&mut self, seen: usize) -> usize {
         let (now, epoch) = (self.services.timer, self.services.epoch());
         let (mut work, mut wakes_receiver) = (0, false);
-        for image in &mut self.images {
+        let list = &mut self.visits.images;
+        for at in seen..list.awake() {
+            let Some(index) = list.member(at) else { break };
+            let Some(image) = self.images.get_mut(index) else {
+                continue;
+            };
             let tracked = image.half.track_rebuild(now);
             work += tracked.work;
             wakes_receiver |= tracked.wakes_receiver;
@@ -575,7 +580,12 @@ impl Conductor {
                     rtt.set_release(cubic.rtt_ns());
                 }
             }
+            let is_busy = tracked.work > 0 || !image.half.is_quiet();
+            if list.is_tired(index, is_busy) {
+                list.rest(index, |watch| image.half.rest(watch));
+            }
         }
+        list.end_pass();
         if wakes_receiver {
             self.receiver.ring();
         }
@@ -584,9 +594,9 @@ impl Conductor {
 
     /// When an image has something to do without input.
     pub(super) fn images_deadline(&self) -> Option<NanoTime> {
-        self.images
-            .iter()
-            .filter_map(|image| image.half.next_deadline())
+        let awake = &self.visits.images;
+        (0..awake.awake())
+            .filter_map(|at| self.images.get(awake.member(at)?)?.half.next_deadline())
             .reduce(NanoTime::earlier)
     }
 

@@ -20,5 +20,6 @@ mod send_endpoints;
 mod services;
 mod sources;
 mod subscriptions;
+mod visits;
 
 pub use agent::{CONDUCTOR_CAP_NS, Conductor, ConductorParts, OsSocketBuffers, TerminationHook};

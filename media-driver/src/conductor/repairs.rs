@@ -24,6 +24,7 @@ const UNBLOCK_STEPS: usize = 8;
 impl Conductor {
     /// Looks for claims of a client that is gone or given up.
     pub(super) fn repair_claims_of(&mut self, client_id: ClientId) {
+        self.may_have_orphans = true;
         for owner in self
             .extension
             .owners()
@@ -64,16 +65,21 @@ impl Conductor {
     }
 
     pub(super) fn has_orphans(&self) -> bool {
-        self.publications.iter().any(IpcPublication::has_orphans)
-            || self
-                .network_publications
-                .iter()
-                .any(|publication| publication.half.has_orphans())
+        self.may_have_orphans
+            && (self.publications.iter().any(IpcPublication::has_orphans)
+                || self
+                    .network_publications
+                    .iter()
+                    .any(|publication| publication.half.has_orphans()))
     }
 
     /// One bounded step of the search for what dead publishers left open.
     pub(super) fn repair_orphans(&mut self) -> usize {
-        if !self.orphan_search.is_due(self.services.timer) || !self.has_orphans() {
+        if !self.may_have_orphans || !self.orphan_search.is_due(self.services.timer) {
+            return 0;
+        }
+        self.may_have_orphans = self.has_orphans();
+        if !self.may_have_orphans {
             return 0;
         }
         let mut work = 0;

@@ -22,12 +22,14 @@ use crate::commands::{EndpointId, SetupSeen, TransportId};
 use crate::io::{Datagram, ReceiveBatch, ReceiveOutcome, Registration, SendBatch, SendEntry};
 use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{FeedbackRule, TransportRule};
+use crate::protocol::deadline_queue::DeadlineQueue;
 use crate::protocol::dispatcher::{DataRoute, Dispatcher, SetupRoute};
 use crate::protocol::pending_setups::PendingSetups;
 use crate::protocol::quiet_timer;
 use crate::protocol::rtt::RttmAction;
 use crate::protocol::source_proof::{SourceProofs, UNPROVEN_IMAGES_MAX};
-use crate::stream::image_receiver::{DataOutcome, FeedbackSink, ImageReceiver};
+use crate::stream::image_receiver::{AttentionWatch, DataOutcome, FeedbackSink, ImageReceiver};
+use crate::stream::resting::Resting;
 
 /// How often a control address is asked for SETUPs, nanoseconds.
 pub const CONTROL_ELICITATION_INTERVAL_NS: i64 = 1_000_000_000;
@@ -124,6 +126,9 @@ pub struct ReceiveEndpoint {
     failures_deadline: NanoTime,
     /// The dispatcher's number of an image is its place here.
     images: Vec<Option<Box<ImageReceiver>>>,
+    /// Which images a pass asks for what they have to send, and when the others have something.
+    resting: Resting<AttentionWatch>,
+    deadlines: DeadlineQueue,
     timestamps: ReceiveTimestamps,
     control_deadline: NanoTime,
     report_deadline: NanoTime,
@@ -149,6 +154,8 @@ impl ReceiveEndpoint {
             failures: 0,
             failures_deadline: now,
             images: Vec::new(),
+            resting: Resting::default(),
+            deadlines: DeadlineQueue::new(now),
             timestamps: parts.timestamps,
             control_deadline: now.plus_nanos(CONTROL_ELICITATION_INTERVAL_NS),
             report_deadline: now,
@@ -271,8 +278,15 @@ impl ReceiveEndpoint {
         Some(image)
     }
 
+    /// All images are asked in the next pass.
+    fn wake_all(&mut self) {
+        self.resting.reset(self.images.len());
+        self.deadlines.reset(self.images.len());
+    }
+
     /// Status messages of many images do not leave at the same time.
     fn spread(&mut self) {
+        self.wake_all();
         let phases = quiet_timer::phases(self.image_count);
         let is_same = core::mem::replace(&mut self.phases, phases) == phases;
         if phases > 1 || !is_same {
@@ -314,6 +328,7 @@ impl ReceiveEndpoint {
         for image in self.images.iter_mut().flatten() {
             image.add_destination(cx.now, rule);
         }
+        self.wake_all();
         if let FeedbackRule::Control(Some(control)) = rule.feedback {
             let mut bytes = [0; SM_MAX_LENGTH];
             let frame = self.eliciting(&mut bytes, None);
@@ -328,6 +343,7 @@ impl ReceiveEndpoint {
         for image in self.images.iter_mut().flatten() {
             image.remove_destination(transport);
         }
+        self.wake_all();
         Some(self.transports.remove(index))
     }
 
@@ -603,8 +619,30 @@ impl ReceiveEndpoint {
 
     /// Sends what images have to send. Returns the work done.
     pub fn send_pending(&mut self, cx: &mut ReceiveContext<'_>) -> usize {
+        while let Some(place) = self.deadlines.poll_due(cx.now) {
+            self.resting.wake(place);
+        }
+        self.resting.look_at_some();
+        let mut work = self.send_pending_of(cx, 0);
+        if work == 0 {
+            // Before the pass is said to have found nothing.
+            let seen = self.resting.awake();
+            if self.resting.look_at_the_others() {
+                work = self.send_pending_of(cx, seen);
+            }
+        }
+        self.deadlines.settle();
+        work
+    }
+
+    /// The images that are awake, but for the first so many.
+    fn send_pending_of(&mut self, cx: &mut ReceiveContext<'_>, seen: usize) -> usize {
         let Self {
-            images, transports, ..
+            images,
+            transports,
+            resting,
+            deadlines,
+            ..
         } = self;
         let mut sink = EndpointSink {
             transports,
@@ -612,9 +650,21 @@ impl ReceiveEndpoint {
             counters: cx.counters,
         };
         let mut work = 0;
-        for image in images.iter_mut().flatten() {
-            work += image.send_pending(cx.now, &mut sink, cx.counters);
+        for at in seen..resting.awake() {
+            let Some(place) = resting.member(at) else { break };
+            let Some(image) = images.get_mut(place).and_then(Option::as_mut) else {
+                // Nobody is there until images change, which wakes all.
+                resting.rest(place, |_| ());
+                continue;
+            };
+            let done = image.send_pending(cx.now, &mut sink, cx.counters);
+            work += done;
+            if resting.is_tired(place, done > 0) {
+                resting.rest(place, |watch| image.rest(watch));
+                deadlines.set(place, Some(image.next_deadline()));
+            }
         }
+        resting.end_pass();
         sink.flush();
         work
     }
@@ -660,8 +710,17 @@ impl ReceiveEndpoint {
     #[must_use]
     pub fn next_deadline(&self, now: NanoTime) -> NanoTime {
         let mut deadline = NanoTime::never_after(now);
-        for image in self.images.iter().flatten() {
-            deadline = deadline.earlier(image.next_deadline());
+        for at in 0..self.resting.awake() {
+            let image = self
+                .resting
+                .member(at)
+                .and_then(|place| self.images.get(place)?.as_ref());
+            if let Some(image) = image {
+                deadline = deadline.earlier(image.next_deadline());
+            }
+        }
+        if let Some(earliest) = self.deadlines.earliest() {
+            deadline = deadline.earlier(earliest);
         }
         if let Some(pending) = self.pending.next_deadline() {
             deadline = deadline.earlier(pending);

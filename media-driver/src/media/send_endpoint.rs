@@ -92,6 +92,15 @@ pub struct SendEndpoint {
     failures: ReportRate,
     /// A control frame came that a send pass has to follow.
     has_control_work: bool,
+    /// The publications that it concerns.
+    concerned: Concerned,
+}
+
+/// Publications whose next send pass has something to do because of a control frame.
+#[derive(Debug, Default)]
+struct Concerned {
+    indexes: Vec<usize>,
+    all: bool,
 }
 
 /// The part of an endpoint that sends.
@@ -284,6 +293,7 @@ impl SendEndpoint {
             reported: None,
             failures: ReportRate::new(FAILURES_BURST, FAILURES_INTERVAL_NS, now),
             has_control_work: false,
+            concerned: Concerned::default(),
         };
         endpoint.count_destinations();
         endpoint
@@ -471,6 +481,22 @@ impl SendEndpoint {
         }
     }
 
+    /// The publication at `index`.
+    #[inline]
+    #[must_use]
+    pub fn publication(&self, index: usize) -> Option<&PublicationSender> {
+        self.publications.get(index).map(|publication| &**publication)
+    }
+
+    /// Tells which publications control frames have something for, and forgets them.
+    pub fn take_concerned(&mut self, mut tell: impl FnMut(usize)) {
+        if core::mem::take(&mut self.concerned.all) {
+            self.concerned.indexes.clear();
+            (0..self.publications.len()).for_each(&mut tell);
+        }
+        self.concerned.indexes.drain(..).for_each(tell);
+    }
+
     /// The end of a pass over the publications.
     pub fn flush_heartbeats(&mut self) {
         self.transport.flush_heartbeats();
@@ -520,18 +546,19 @@ impl SendEndpoint {
         }
     }
 
-    /// When a pass without new input has something to do.
+    /// Whether destinations may fall silent.
     #[must_use]
-    pub fn next_deadline(&self, now: NanoTime) -> NanoTime {
-        let expiry = match &self.transport.addressing {
+    pub fn has_destinations(&self) -> bool {
+        matches!(self.transport.addressing, Addressing::Destinations(_))
+    }
+
+    /// When a learnt destination is forgotten. Publications have deadlines of their own.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<NanoTime> {
+        match &self.transport.addressing {
             Addressing::Destinations(destinations) => destinations.next_expiry(),
             _ => None,
-        };
-        self.publications
-            .iter()
-            .map(|publication| publication.next_deadline(now))
-            .chain(expiry)
-            .fold(NanoTime::never_after(now), NanoTime::earlier)
+        }
     }
 
     // Receiving
@@ -636,8 +663,12 @@ impl SendEndpoint {
         if let Some(publication) = publication {
             let limit = publication.limit();
             let outcome = publication.on_status_message(now, &message, from);
-            self.has_control_work |=
+            let is_news =
                 message.is_send_setup() || publication.limit() != limit || publication.wants_conductor();
+            self.has_control_work |= is_news;
+            if is_news {
+                self.concerned.indexes.extend(index);
+            }
             if outcome == StatusOutcome::Connected && publication.traits().is_response {
                 raise(NetworkEvent::ResponseConnected {
                     registration_id: publication.registration_id(),
@@ -649,6 +680,7 @@ impl SendEndpoint {
         }
         if knows_nothing {
             self.has_control_work = true;
+            self.concerned.all = true;
             self.on_destination_without_setup(proof);
         }
         Some(())
@@ -673,6 +705,7 @@ impl SendEndpoint {
         nak.check(publication.term_length()).ok()?;
         self.system.increment(SystemCounter::NakMessagesReceived);
         publication.on_nak(now, &nak, from, &mut self.transport);
+        self.concerned.indexes.push(index);
         Some(())
     }
 
@@ -689,6 +722,7 @@ impl SendEndpoint {
         let Some(index) = self.find(error.stream_id, error.session_id) else {
             return Some(());
         };
+        self.concerned.indexes.push(index);
         if let Some(mut report) = self.publications.get_mut(index)?.on_error(now, &error, from) {
             if let Addressing::Destinations(destinations) = &self.transport.addressing {
                 report.destination_registration_id = destinations.registration_of(error.receiver_id, from);

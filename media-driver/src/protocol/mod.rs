@@ -3,6 +3,7 @@
 
 pub mod congestion;
 pub mod connections;
+pub mod deadline_queue;
 pub mod destinations;
 pub mod dispatcher;
 pub mod feedback_delay;

@@ -15,7 +15,10 @@ use crate::commands::{EndpointId, Lane, NetworkEvent, SenderCommand};
 use crate::io::{ReceiveBatch, Registration};
 use crate::media::send_endpoint::SendEndpoint;
 use crate::network_counters::NetworkCounters;
+use crate::protocol::deadline_queue::DeadlineQueue;
 use crate::protocol::stall_clock::StallClock;
+use crate::stream::publication_sender::{SHORT_PAUSE_NS, SenderWatch};
+use crate::stream::resting::Resting;
 
 /// Commands taken per duty cycle, so that data does not wait for a burst of them.
 const COMMANDS_MAX: usize = 4;
@@ -70,6 +73,14 @@ pub struct SenderAgent {
     endpoints: Vec<Box<SendEndpoint>>,
     /// Every publication: index of its endpoint, index in its endpoint.
     routes: Vec<(usize, usize)>,
+    /// For each endpoint the place of its first publication in `routes`.
+    first_routes: Vec<usize>,
+    /// Which of `routes` a pass visits, and when the others have something to do.
+    resting: Resting<SenderWatch>,
+    deadlines: DeadlineQueue,
+    /// Endpoints with something to send or to say at the end of the pass, and which those are.
+    used: Vec<usize>,
+    is_used: Vec<bool>,
     order: RoundRobin,
     batch: ReceiveBatch,
     cycles_since_poll: usize,
@@ -116,6 +127,11 @@ impl SenderAgent {
             registration,
             endpoints: Vec::new(),
             routes: Vec::new(),
+            first_routes: Vec::new(),
+            resting: Resting::default(),
+            deadlines: DeadlineQueue::new(now),
+            used: Vec::new(),
+            is_used: Vec::new(),
             order: RoundRobin::default(),
             batch: ReceiveBatch::new(receive_capacity),
             cycles_since_poll: 0,
@@ -251,9 +267,25 @@ impl SenderAgent {
 
     fn route(&mut self) {
         self.routes.clear();
+        self.first_routes.clear();
         for (at, endpoint) in self.endpoints.iter().enumerate() {
+            self.first_routes.push(self.routes.len());
             self.routes
                 .extend((0..endpoint.publications().len()).map(|index| (at, index)));
+        }
+        self.resting.reset(self.routes.len());
+        self.deadlines.reset(self.routes.len());
+        self.used.clear();
+        self.is_used.clear();
+        self.is_used.resize(self.endpoints.len(), false);
+        (0..self.endpoints.len()).for_each(|at| self.use_endpoint(at));
+    }
+
+    /// The endpoint has something to send or to say at the end of the pass.
+    #[inline]
+    fn use_endpoint(&mut self, at: usize) {
+        if !core::mem::replace(&mut self.is_used[at], true) {
+            self.used.push(at);
         }
     }
 
@@ -273,16 +305,29 @@ impl SenderAgent {
     // The network
 
     fn send(&mut self, now: NanoTime) -> Pass {
-        let mut pass = Pass::default();
-        let mut wants_conductor = false;
-        for route in self.order.pass(self.routes.len()) {
-            let (at, index) = self.routes[route];
-            let endpoint = &mut self.endpoints[at];
-            pass.bytes += endpoint.send(index, now);
-            wants_conductor |= endpoint.take_wants_conductor(index);
+        while let Some(route) = self.deadlines.poll_due(now) {
+            self.resting.wake(route);
         }
+        self.resting.look_at_some();
+        let mut pass = Pass::default();
+        for at in self.order.pass(self.resting.awake()) {
+            self.visit(now, at, &mut pass);
+        }
+        self.resting.end_pass();
+        if pass.bytes == 0 {
+            // Before the pass is said to have found nothing.
+            let seen = self.resting.awake();
+            self.resting.look_at_the_others();
+            for at in seen..self.resting.awake() {
+                self.visit(now, at, &mut pass);
+            }
+            self.resting.end_pass();
+        }
+        self.deadlines.settle();
         self.has_failed = false;
-        for endpoint in &mut self.endpoints {
+        for at in self.used.drain(..) {
+            self.is_used[at] = false;
+            let endpoint = &mut self.endpoints[at];
             endpoint.flush_heartbeats();
             self.has_failed |= endpoint.has_failure();
             pass.was_short |= endpoint.take_was_short();
@@ -290,10 +335,32 @@ impl SenderAgent {
                 raise(&self.events, &mut self.backlog, &self.system, event);
             }
         }
-        if wants_conductor {
+        if pass.wants_conductor {
             self.events.wake();
         }
         pass
+    }
+
+    /// One send pass of the publication that is awake at this place.
+    #[inline]
+    fn visit(&mut self, now: NanoTime, at: usize, pass: &mut Pass) {
+        let Some(route) = self.resting.member(at) else {
+            return;
+        };
+        let (at, index) = self.routes[route];
+        self.use_endpoint(at);
+        let endpoint = &mut self.endpoints[at];
+        let bytes = endpoint.send(index, now);
+        pass.bytes += bytes;
+        pass.wants_conductor |= endpoint.take_wants_conductor(index);
+        let Some(publication) = endpoint.publication(index) else {
+            return;
+        };
+        let is_busy = bytes > 0 || !publication.is_quiet();
+        if self.resting.is_tired(route, is_busy) {
+            self.resting.rest(route, |watch| publication.rest(watch));
+            self.deadlines.set(route, Some(publication.next_deadline(now)));
+        }
     }
 
     /// Whether control sockets are polled in this cycle (wire protocol 0): whenever nothing was sent, and not too
@@ -316,6 +383,10 @@ impl SenderAgent {
     fn poll_control(&mut self, now: NanoTime) -> usize {
         let Self {
             endpoints,
+            first_routes,
+            resting,
+            used,
+            is_used,
             events,
             backlog,
             system,
@@ -324,7 +395,7 @@ impl SenderAgent {
         } = self;
         let mut work = 0;
         let mut on_event = |event| raise(events, backlog, system, event);
-        for endpoint in endpoints {
+        for (at, endpoint) in endpoints.iter_mut().enumerate() {
             let mut has_more = true;
             for _ in 0..POLLS_MAX {
                 has_more = endpoint.poll_control(now, batch, &mut on_event);
@@ -332,7 +403,14 @@ impl SenderAgent {
                     break;
                 }
             }
-            work += usize::from(has_more || endpoint.take_control_work());
+            let is_work = has_more || endpoint.take_control_work();
+            work += usize::from(is_work);
+            if is_work {
+                endpoint.take_concerned(|index| resting.wake(first_routes[at] + index));
+                if !core::mem::replace(&mut is_used[at], true) {
+                    used.push(at);
+                }
+            }
             endpoint.expire_destinations(now);
         }
         work
@@ -368,6 +446,7 @@ impl SenderAgent {
 struct Pass {
     bytes: usize,
     was_short: bool,
+    wants_conductor: bool,
 }
 
 fn raise(
@@ -420,10 +499,17 @@ impl Agent for SenderAgent {
         if !self.backlog.is_empty() || !self.commands.is_empty() {
             return self.stall.to_real(now);
         }
-        let mut deadline = self
+        let awake = (0..self.resting.awake()).filter_map(|at| {
+            let (at, index) = *self.routes.get(self.resting.member(at)?)?;
+            Some(self.endpoints.get(at)?.publication(index)?.next_deadline(now))
+        });
+        let expiries = self
             .endpoints
             .iter()
-            .map(|endpoint| endpoint.next_deadline(now))
+            .filter_map(|endpoint| endpoint.next_expiry());
+        let mut deadline = awake
+            .chain(expiries)
+            .chain(self.deadlines.earliest())
             .fold(NanoTime::never_after(now), NanoTime::earlier);
         if self.resolution_interval_ns != 0 && !self.endpoints.is_empty() {
             deadline = deadline.earlier(self.next_resolution);
@@ -436,9 +522,9 @@ impl Agent for SenderAgent {
     }
 }
 
-/// A deadline that is not due yet, rounded up to the grid.
+/// A deadline that is not due yet nor due very soon, rounded up to the grid.
 fn coalesced(now: NanoTime, deadline: NanoTime) -> NanoTime {
-    if deadline.is_due(now) {
+    if deadline.is_due(now.plus_nanos(SHORT_PAUSE_NS)) {
         return deadline;
     }
     let past = deadline.0.rem_euclid(TIMER_GRID_NS);

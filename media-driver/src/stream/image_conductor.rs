@@ -17,6 +17,7 @@ use fulmar::wire::ERROR_TEXT_MAX;
 use super::image_shared::{Gap, ImageShared, NextStatusMessage, Rejection};
 use super::pages_ahead::PagesAhead;
 use super::position_counter::PositionCounter;
+use super::resting::Watch;
 use super::subscribers::{Subscriber, any_working, extent};
 use crate::commands::EndpointId;
 use crate::config::UntetheredTimeouts;
@@ -386,6 +387,37 @@ impl ImageConductor {
         tracked
     }
 
+    /// Whether nothing is to be done in passes before something comes in: there is nothing to wait for, and everybody has
+    /// read everything.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        if matches!(self.state, ImageState::Linger | ImageState::Done) {
+            return true;
+        }
+        self.loss_deadline.is_none()
+            && self.watch.is_none()
+            && matches!(self.congestion, CongestionControl::Static(_))
+            && self.rebuild_position >= self.shared.high_water_mark()
+            && self.is_drained()
+    }
+
+    /// Says what to watch while it rests.
+    pub fn rest(&self, watch: &mut Option<ImageWatch>) {
+        let watch = watch.get_or_insert_with(|| ImageWatch {
+            shared: Arc::clone(&self.shared),
+            position: 0,
+            awaits_end: true,
+        });
+        watch.position = self.rebuild_position;
+        watch.awaits_end = self.end_of_stream.is_none();
+        if matches!(self.state, ImageState::Linger | ImageState::Done) {
+            // Nothing that comes in concerns it any more.
+            watch.position = i64::MAX;
+            watch.awaits_end = false;
+        }
+    }
+
     /// A sender that has used up more than half of its window will soon wait for subscribers that have something to
     /// read: their positions are looked at again before long.
     #[inline]
@@ -607,5 +639,23 @@ impl ImageConductor {
             .into_iter()
             .chain(watch)
             .reduce(NanoTime::earlier)
+    }
+}
+
+/// What the conductor looks at of an image at rest.
+#[derive(Debug)]
+pub struct ImageWatch {
+    shared: Arc<ImageShared>,
+    /// Everything before it is dealt with.
+    position: i64,
+    /// The end of the stream was not seen yet.
+    awaits_end: bool,
+}
+
+impl Watch for ImageWatch {
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.shared.high_water_mark() > self.position
+            || (self.awaits_end && self.shared.end_of_stream_position().is_some())
     }
 }

@@ -23,6 +23,7 @@ use fulmar::wire::{
 };
 
 use super::image_shared::{GAPS_MAX, Gap, ImageShared, NextStatusMessage};
+use super::resting::Watch;
 use crate::commands::TransportId;
 use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{Admission, Connections, FeedbackKind, TransportRule};
@@ -115,6 +116,8 @@ pub struct ImageReceiver {
     window_max: i64,
     is_reliable: bool,
     high_water_mark: i64,
+    /// How often the conductor had called when it was looked at last.
+    seen_attention: i64,
     /// Version of the scheduled status message that was seen last.
     seen_version: i64,
     next: NextStatusMessage,
@@ -162,6 +165,7 @@ impl ImageReceiver {
             window_max: i64::from(window_max),
             is_reliable,
             high_water_mark: join_position,
+            seen_attention: 0,
             seen_version: 0,
             next: NextStatusMessage {
                 position: join_position,
@@ -358,6 +362,7 @@ impl ImageReceiver {
         sink: &mut dyn FeedbackSink,
         system: &NetworkCounters,
     ) -> usize {
+        self.seen_attention = self.shared.attention();
         if self.shared.rejection().is_some() {
             return self.send_rejection(now, sink, system);
         }
@@ -368,6 +373,17 @@ impl ImageReceiver {
             work += 1;
         }
         work
+    }
+
+    /// Says what to watch while it rests. It may do so at any time: the conductor calls for whatever there is to send, but
+    /// for what comes at [`Self::next_deadline`].
+    pub fn rest(&self, watch: &mut Option<AttentionWatch>) {
+        watch
+            .get_or_insert_with(|| AttentionWatch {
+                shared: Arc::clone(&self.shared),
+                seen: 0,
+            })
+            .seen = self.seen_attention;
     }
 
     /// The time at which the next status message is due without another reason.
@@ -564,5 +580,19 @@ impl ImageReceiver {
             });
         system.add(SystemCounter::ErrorFramesSent, sent);
         1
+    }
+}
+
+/// What the receiver looks at of an image at rest.
+#[derive(Debug)]
+pub struct AttentionWatch {
+    shared: Arc<ImageShared>,
+    seen: i64,
+}
+
+impl Watch for AttentionWatch {
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.shared.attention() != self.seen
     }
 }

@@ -46,6 +46,8 @@ pub struct Rejection {
 #[derive(Debug)]
 pub struct ImageShared {
     // Written by the conductor.
+    /// Counts what was left here for the receiver.
+    attention: AtomicI64,
     next_status_message: Handoff<View, 2>,
     gaps: ArrayQueue<Gap>,
     is_sending_end_of_stream: AtomicBool,
@@ -71,6 +73,7 @@ impl ImageShared {
     #[must_use]
     pub fn new(now: NanoTime, position: i64, window: i32) -> Self {
         let shared = Self {
+            attention: AtomicI64::new(0),
             next_status_message: Handoff::heap(),
             gaps: ArrayQueue::new(GAPS_MAX),
             is_sending_end_of_stream: AtomicBool::new(false),
@@ -92,15 +95,25 @@ impl ImageShared {
 
     // The conductor's side.
 
+    /// Has the receiver look at what was left here: until then it looks at nothing else of an image at rest.
+    fn call(&self) {
+        // SYNC image-attention: what it is called for was stored before. There is one writer.
+        let calls = self.attention.load(Ordering::Relaxed).wrapping_add(1);
+        self.attention.store(calls, Ordering::Release);
+    }
+
     /// Schedules a status message.
     pub fn schedule(&self, next: NextStatusMessage) {
         self.next_status_message
             .write([next.position, i64::from(next.window)]);
+        self.call();
     }
 
     /// Hands a gap over; `false` when too many wait.
     pub fn raise_gap(&self, gap: Gap) -> bool {
-        self.gaps.push(gap).is_ok()
+        let is_taken = self.gaps.push(gap).is_ok();
+        self.call();
+        is_taken
     }
 
     /// From now on status messages say that the receiver leaves.
@@ -117,11 +130,13 @@ impl ImageShared {
     pub fn expire_status_message_timer(&self) {
         // SYNC image-sm-due: whatever the message is to say was stored before.
         self.status_message_is_due.store(true, Ordering::Release);
+        self.call();
     }
 
     /// Asks for a round trip to be measured.
     pub fn request_rtt(&self) {
         self.rtt_is_wanted.store(true, Ordering::Release);
+        self.call();
     }
 
     /// The session that answers this stream, or that it is connected and need not be announced any more.
@@ -134,6 +149,7 @@ impl ImageShared {
     /// Rejects the image; only the first rejection counts.
     pub fn reject(&self, rejection: Rejection) {
         let _ = self.rejection.set(rejection);
+        self.call();
     }
 
     /// Whether it was rejected.
@@ -184,6 +200,13 @@ impl ImageShared {
     }
 
     // The receiver's side.
+
+    /// How often it was called. Whatever is left here later changes this.
+    #[inline]
+    pub(crate) fn attention(&self) -> i64 {
+        // SYNC image-attention: what was left for the receiver before is seen.
+        self.attention.load(Ordering::Acquire)
+    }
 
     /// The scheduled status message, unless it is of version `seen`; with its version.
     #[inline]

@@ -10,6 +10,7 @@ use fulmar::time::NanoTime;
 use super::pages_ahead::PagesAhead;
 use super::position_counter::PositionCounter;
 use super::publication_repair::{PublicationRepair, RepairView};
+use super::resting::TailWatch;
 use super::subscribers::{Subscriber, any_working, extent};
 use super::written_log::{Reference, RepairParts, State, WrittenLog, believed_producer_position};
 use crate::config::PublicationParams;
@@ -173,6 +174,27 @@ impl IpcPublication {
         let work = self.move_limit(producer);
         self.pages.follow(&self.log, producer);
         work
+    }
+
+    /// Where its producers were when it was looked at last.
+    #[inline]
+    #[must_use]
+    pub fn producer_position(&self) -> i64 {
+        self.producer_position
+    }
+
+    /// Whether nothing is to be done in duty cycles before the tail moves: everybody has read everything.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.state != State::Active || self.revoked || self.is_drained()
+    }
+
+    /// Says what to watch while it rests.
+    pub fn rest(&self, watch: &mut Option<TailWatch>) {
+        watch
+            .get_or_insert_with(|| TailWatch::new(&self.log, 0))
+            .set(self.producer_position);
     }
 
     #[inline]

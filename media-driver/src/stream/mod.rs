@@ -13,5 +13,6 @@ pub mod publication_conductor;
 pub mod publication_repair;
 pub mod publication_sender;
 pub mod publication_shared;
+pub mod resting;
 pub mod subscribers;
 pub mod written_log;

@@ -12,6 +12,7 @@ use super::pages_ahead::PagesAhead;
 use super::position_counter::PositionCounter;
 use super::publication_repair::{PublicationRepair, RepairView};
 use super::publication_shared::PublicationShared;
+use super::resting::{TailWatch, Watch};
 use super::subscribers::{Subscriber, any_working, extent};
 use super::written_log::{Reference, RepairParts, State, WrittenLog, believed_producer_position};
 use crate::commands::EndpointId;
@@ -93,6 +94,8 @@ pub struct PublicationConductor {
     state: State,
     is_revoked: bool,
     is_connected: bool,
+    /// Whether the sender said that there are receivers, when it was asked last.
+    has_receivers: bool,
     window: i64,
     trip_gain: i64,
     trip_limit: i64,
@@ -144,6 +147,7 @@ impl PublicationConductor {
             state: State::Active,
             is_revoked: false,
             is_connected: false,
+            has_receivers: false,
             window,
             trip_gain: window / 8,
             trip_limit: start_position,
@@ -226,13 +230,48 @@ impl PublicationConductor {
         work
     }
 
+    /// Where its producers were when it was looked at last.
+    #[inline]
+    #[must_use]
+    pub fn producer_position(&self) -> i64 {
+        self.producer_position
+    }
+
+    /// Whether nothing is to be done in duty cycles before the tail moves or receivers come or go: everything was sent,
+    /// and the spies have read it.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        if self.state != State::Active || self.is_revoked {
+            return true;
+        }
+        self.sent_position() == self.producer_position
+            && self
+                .subscribers
+                .iter()
+                .filter(|spy| spy.tether.is_working())
+                .all(|spy| spy.last_position() >= self.producer_position)
+    }
+
+    /// Says what to watch while it rests.
+    pub fn rest(&self, watch: &mut Option<PublicationWatch>) {
+        let watch = watch.get_or_insert_with(|| PublicationWatch {
+            tail: TailWatch::new(&self.log, 0),
+            shared: Arc::clone(&self.shared),
+            has_receivers: false,
+        });
+        watch.tail.set(self.producer_position);
+        watch.has_receivers = self.has_receivers;
+    }
+
     #[inline]
     fn move_limit(&mut self, producer: i64) -> usize {
         let sent = self.sent_position();
         let spies = extent(&mut self.subscribers, producer);
         self.shared.set_fastest_spy_position(spies.map(|spies| spies.max));
+        self.has_receivers = self.shared.is_connected();
         let has_subscribers =
-            self.shared.is_connected() || (self.params.spies_simulate_connection && spies.is_some());
+            self.has_receivers || (self.params.spies_simulate_connection && spies.is_some());
         if !has_subscribers {
             return self.hold_limit_at(sent);
         }
@@ -423,6 +462,21 @@ impl PublicationConductor {
         let waits = now.since(self.linger_since) < self.params.linger_timeout_ns
             && !self.shared.has_received_unicast_eos();
         held || waits
+    }
+}
+
+/// What the conductor looks at of a network publication at rest.
+#[derive(Debug)]
+pub struct PublicationWatch {
+    tail: TailWatch,
+    shared: Arc<PublicationShared>,
+    has_receivers: bool,
+}
+
+impl Watch for PublicationWatch {
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.tail.has_news() || self.shared.is_connected() != self.has_receivers
     }
 }
 

@@ -8,7 +8,7 @@ use fulmar::counters::{Counter, SystemCounter};
 use fulmar::id::{RegistrationId, SessionId, StreamId};
 use fulmar::log::descriptor::FRAME_HEADER_LENGTH;
 use fulmar::log::frame::{FLAG_EOS, FLAG_REVOKED, FLAGS_UNFRAGMENTED};
-use fulmar::log::{LogBuffers, Payload, scan_datagram, starts_frame};
+use fulmar::log::{LogBuffers, Payload, producer_position, scan_datagram, starts_frame};
 use fulmar::position::PositionShape;
 use fulmar::sync::Arc;
 use fulmar::time::NanoTime;
@@ -16,6 +16,7 @@ use fulmar::wire::{ErrorFrame, Nak, Rttm, Setup, StatusMessage, encode_heartbeat
 
 use super::datagrams::DatagramRuns;
 use super::publication_shared::{PublicationShared, Receivers};
+use super::resting::{TailWatch, Watch};
 use crate::config::{DriverContext, PublicationParams};
 use crate::io::{SendBatch, SendEntry};
 use crate::network_counters::NetworkCounters;
@@ -35,6 +36,9 @@ pub const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
 pub const REFUSALS_BURST: i64 = 64;
 /// Refusals beyond [`REFUSALS_BURST`] are told one per so many nanoseconds.
 pub const REFUSALS_INTERVAL_NS: i64 = 100_000_000;
+
+/// A socket without room is tried again after so long, nanoseconds: it does not say when it has.
+pub const SHORT_PAUSE_NS: i64 = 100_000;
 
 /// What a frame is for; a destination that has proven nothing yet gets SETUPs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -850,11 +854,33 @@ impl PublicationSender {
         }
     }
 
+    /// Whether passes have nothing to do before its deadline, unless the tail moves, the stream ends or a control frame
+    /// comes. Streams that nobody can be sent, and those that follow spies, are looked at in every pass.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        !self.is_short
+            && !self.is_parked
+            && !self.traits.spies_simulate_connection
+            && producer_position(self.log.metadata(), self.shape) == self.position
+    }
+
+    /// Says what to watch while it rests.
+    pub fn rest(&self, watch: &mut Option<SenderWatch>) {
+        let watch = watch.get_or_insert_with(|| SenderWatch {
+            tail: TailWatch::new(&self.log, 0),
+            shared: Arc::clone(&self.shared),
+            has_ended: false,
+        });
+        watch.tail.set(self.position);
+        watch.has_ended = self.shared.is_end_of_stream();
+    }
+
     /// When a pass without new input has something to do.
     #[must_use]
     pub fn next_deadline(&self, now: NanoTime) -> NanoTime {
         if self.is_short {
-            return now;
+            return now.plus_nanos(SHORT_PAUSE_NS);
         }
         let mut deadline = NanoTime::never_after(now);
         // While there is nobody, SETUPs and heartbeats wait for a status message or a destination; both come with a pass.
@@ -870,6 +896,21 @@ impl PublicationSender {
             self.retransmit.next_deadline(now),
         ];
         timers.into_iter().flatten().fold(deadline, NanoTime::earlier)
+    }
+}
+
+/// What the sender looks at of a publication at rest.
+#[derive(Debug)]
+pub struct SenderWatch {
+    tail: TailWatch,
+    shared: Arc<PublicationShared>,
+    has_ended: bool,
+}
+
+impl Watch for SenderWatch {
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.tail.has_news() || self.shared.is_end_of_stream() != self.has_ended
     }
 }
 
