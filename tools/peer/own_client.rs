@@ -224,6 +224,11 @@ macro_rules! publication_api {
                 number_of(<$type>::offer(self, message))
             }
 
+            fn offer_batch(&mut self, messages: &[&[u8]]) -> (usize, i64) {
+                let batch = <$type>::offer_batch(self, messages);
+                (batch.accepted, number_of(batch.outcome))
+            }
+
             fn claim(&mut self, message: &[u8], commit: &mut dyn FnMut(i64) -> bool) -> Result<i64, i64> {
                 let mut claim = self.try_claim(message.len()).map_err(number_of)?;
                 let position = claim.position();

@@ -46,6 +46,12 @@ pub trait ClientApi {
 pub trait PublicationApi {
     /// Offers once: a position, or Aeron's code -1 to -6.
     fn offer(&mut self, message: &[u8]) -> i64;
+    /// Offers a batch: how many leading messages were accepted, and a position or Aeron's code. A make without batches
+    /// offers the first message.
+    fn offer_batch(&mut self, messages: &[&[u8]]) -> (usize, i64) {
+        let position = messages.first().map_or(0, |message| self.offer(message));
+        (usize::from(position > 0), position)
+    }
     /// Claims room for `message`, fills it, then commits or aborts as `commit` says, which may take its time.
     /// Answers the position after the claim.
     fn claim(&mut self, message: &[u8], commit: &mut dyn FnMut(i64) -> bool) -> Result<i64, i64>;
@@ -303,6 +309,13 @@ impl Worker {
                 number(seed)?,
                 number(limit_ms)?,
             ),
+            ["offer_batches", name, count, length, seed, limit_ms] => self.offer_batches(
+                name,
+                number(count)?,
+                number(length)?,
+                number(seed)?,
+                number(limit_ms)?,
+            ),
             ["offer_once", name, length] => {
                 let message = vec![0u8; number(length)?];
                 Ok(self.publication(name)?.offer(&message).to_string())
@@ -473,6 +486,38 @@ impl Worker {
                 std::thread::yield_now();
             }
             next += 1;
+        }
+        self.next.insert(name.to_owned(), next);
+        Ok(position.to_string())
+    }
+
+    /// As [`Self::offer`], in batches of up to 40 messages.
+    fn offer_batches(&mut self, name: &str, count: u64, length: usize, seed: u64, limit_ms: u64) -> Answer {
+        let mut next = self.next.get(name).copied().unwrap_or(0);
+        let publication = self.publication(name)?;
+        let mut messages = vec![vec![0u8; length]; 40];
+        let deadline = deadline(limit_ms);
+        let end = next + count;
+        let mut position = 0;
+        while next < end {
+            for (message, number) in messages.iter_mut().zip(next..) {
+                pattern::write(message, seed, number);
+            }
+            let batch: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            let mut rest = &batch[..batch.len().min((end - next) as usize)];
+            while !rest.is_empty() {
+                let (accepted, code) = publication.offer_batch(rest);
+                rest = &rest[accepted..];
+                next += accepted as u64;
+                if code > 0 {
+                    position = code;
+                    continue;
+                }
+                if code < -3 || deadline.is_due(SystemClock.nanos()) {
+                    return Err(Failure::of(format!("a batch gave {code} at message {next}")));
+                }
+                std::thread::yield_now();
+            }
         }
         self.next.insert(name.to_owned(), next);
         Ok(position.to_string())

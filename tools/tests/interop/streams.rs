@@ -387,7 +387,28 @@ fn subscription_with_ipc_destination(world: &World) {
     driver.stop();
 }
 
+/// Batches are messages like any others, through rotations, with messages of several frames between them.
+fn batches(world: &World) {
+    let driver = world.driver(&[]);
+    let mut publisher = world.client();
+    let mut subscriber = world.other();
+    for (stream, command) in [(1001, "add_pub"), (1002, "add_xpub")] {
+        subscriber.ok(&format!("add_sub s{stream} aeron:ipc {stream}"));
+        publisher.ok(&format!("{command} p{stream} aeron:ipc?term-length=64k {stream}"));
+        publisher.ok(&format!("connected p{stream} true 10000"));
+        for length in [32, 100, 2000, 33] {
+            publisher.tell(&format!("offer_batches p{stream} 4000 {length} 3 100000"));
+            let polled = Polled::parse(&subscriber.ok(&format!("poll s{stream} 4000 100000")));
+            assert_eq!(publisher.answered(), polled.position.to_string());
+        }
+    }
+    publisher.close();
+    subscriber.close();
+    driver.stop();
+}
+
 mixed_scenarios!(
+    batches,
     subscription_first,
     publication_first,
     slow_subscriber_holds_the_publisher,

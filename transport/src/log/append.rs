@@ -224,8 +224,13 @@ impl<S: Source + ?Sized, R> Fragment<'_, S, R> {
             session_id,
             stream_word,
         );
-        self.source
-            .read(self.from, self.length, |at, piece| slot.copy_payload(at, piece));
+        // The compiler makes one copy of the closure and calls it; a message in one piece needs no call.
+        match self.source.in_one_piece() {
+            Some(whole) if self.flags == FLAGS_UNFRAGMENTED => slot.copy_payload(0, whole),
+            _ => self
+                .source
+                .read(self.from, self.length, |at, piece| slot.copy_payload(at, piece)),
+        }
         let word = length_word(frame_length, self.flags, TYPE_DATA);
         if R::IS_USED
             && let Some(frame) = FrameView::new(slot, word)

@@ -12,6 +12,12 @@ pub trait Source {
     /// Hands the `length` bytes from `from` on to `put`, in order and in as many pieces as they lie in; `put` gets
     /// the offset of each piece relative to `from`. The range lies inside the source.
     fn read(&self, from: usize, length: usize, put: impl FnMut(usize, &[u8]));
+
+    /// All of it, if it lies in one piece: it is copied without a call then.
+    #[inline(always)]
+    fn in_one_piece(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl Source for [u8] {
@@ -29,6 +35,11 @@ impl Source for [u8] {
             put(0, piece);
         }
     }
+
+    #[inline(always)]
+    fn in_one_piece(&self) -> Option<&[u8]> {
+        Some(self)
+    }
 }
 
 impl<const N: usize> Source for [u8; N] {
@@ -40,6 +51,11 @@ impl<const N: usize> Source for [u8; N] {
     #[inline(always)]
     fn read(&self, from: usize, length: usize, put: impl FnMut(usize, &[u8])) {
         self.as_slice().read(from, length, put);
+    }
+
+    #[inline(always)]
+    fn in_one_piece(&self) -> Option<&[u8]> {
+        Some(self)
     }
 }
 
@@ -53,6 +69,11 @@ impl Source for Vec<u8> {
     fn read(&self, from: usize, length: usize, put: impl FnMut(usize, &[u8])) {
         self.as_slice().read(from, length, put);
     }
+
+    #[inline(always)]
+    fn in_one_piece(&self) -> Option<&[u8]> {
+        Some(self)
+    }
 }
 
 impl<S: Source + ?Sized> Source for &S {
@@ -64,6 +85,11 @@ impl<S: Source + ?Sized> Source for &S {
     #[inline(always)]
     fn read(&self, from: usize, length: usize, put: impl FnMut(usize, &[u8])) {
         (**self).read(from, length, put);
+    }
+
+    #[inline(always)]
+    fn in_one_piece(&self) -> Option<&[u8]> {
+        (**self).in_one_piece()
     }
 }
 

@@ -29,9 +29,11 @@ pub(crate) unsafe fn copy_bytes(source: *const u8, target: *mut u8, length: usiz
         if length > SHORT_COPY_MAX {
             copy_long(source, target, length);
         } else if length > 32 {
-            both_ends::<[u8; 32]>(source, target, length);
+            // Not as one wide type, which the compiler would pass through the stack.
+            both_ends::<Sixteen>(source, target, 32);
+            both_ends::<Sixteen>(source.add(length - 32), target.add(length - 32), 32);
         } else if length > 16 {
-            both_ends::<[u8; 16]>(source, target, length);
+            both_ends::<Sixteen>(source, target, length);
         } else if length >= 8 {
             both_ends::<u64>(source, target, length);
         } else if length >= 4 {
@@ -43,6 +45,12 @@ pub(crate) unsafe fn copy_bytes(source: *const u8, target: *mut u8, length: usiz
         }
     }
 }
+
+/// Sixteen bytes that the compiler keeps in a register.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+type Sixteen = core::arch::x86_64::__m128i;
+#[cfg(all(not(target_arch = "x86_64"), not(loom)))]
+type Sixteen = u128;
 
 /// Copies from this length on go by the string copy of the processor, bytes. Lines that it writes as a whole it does
 /// not read first, which is most of the work where they lie in the memory of another processor or in none. On the

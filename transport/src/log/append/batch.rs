@@ -40,8 +40,8 @@ trait Batch {
     /// How many leading messages go into one reservation.
     fn fit(&self, room: Room) -> Fit;
 
-    /// All messages that [`Batch::fit`] may count.
-    fn messages(&self) -> impl Iterator<Item = &[u8]>;
+    /// So many leading messages, no more than [`Batch::fit`] counts.
+    fn leading(&self, count: usize) -> impl Iterator<Item = &[u8]>;
 }
 
 /// What one reservation can take.
@@ -96,8 +96,8 @@ impl Batch for List<'_> {
     }
 
     #[inline(always)]
-    fn messages(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().copied()
+    fn leading(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        self.0.get(..count).unwrap_or_default().iter().copied()
     }
 }
 
@@ -132,8 +132,9 @@ impl Batch for Strip<'_> {
     }
 
     #[inline(always)]
-    fn messages(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.chunks_exact(self.length)
+    fn leading(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        let bytes = self.bytes.get(..count * self.length).unwrap_or_default();
+        bytes.chunks_exact(self.length)
     }
 }
 
@@ -312,7 +313,7 @@ impl<B: Words> ConcurrentAppender<B> {
                 Err(outcome) => return single(outcome),
             },
         };
-        let messages = batch.messages().take(fit.count);
+        let messages = batch.leading(fit.count);
         write_batch(&self.log, &self.template, range, fit.occupied, messages);
         // SYNC owner-window: every commit is visible once the window is empty.
         window.leave();
@@ -370,7 +371,7 @@ impl<B: Words> ExclusiveAppender<B> {
             Ok(range) => range,
             Err(outcome) => return single(outcome),
         };
-        let messages = batch.messages().take(fit.count);
+        let messages = batch.leading(fit.count);
         write_batch(&self.log, &self.template, range, fit.occupied, messages);
         BatchOutcome {
             accepted: fit.count,
