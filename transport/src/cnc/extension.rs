@@ -33,6 +33,7 @@ use crate::agent::{Alarm, Doorbell, OfferBell, ProcessId};
 use crate::bits::align;
 use crate::id::{ClientId, RegistrationId};
 use crate::log::AppendWindow;
+use crate::log::words::Fields;
 use crate::memory::{AtomicBuffer, Region, View};
 use crate::sync::Arc;
 use crate::time::EpochMs;
@@ -405,7 +406,7 @@ impl Extension {
             return None;
         };
         Some(OwnerSlot {
-            slot,
+            slot: Fields::new(slot)?,
             tag,
             one_thread: PhantomData,
         })
@@ -523,7 +524,7 @@ impl Drop for ClientSlot {
 /// at once should the process die. Used by one thread at a time; freed on drop when nothing is in flight.
 #[derive(Debug)]
 pub struct OwnerSlot {
-    slot: View,
+    slot: Fields<View, SLOT_LENGTH>,
     tag: i64,
     one_thread: PhantomData<Cell<()>>,
 }
@@ -539,30 +540,29 @@ impl OwnerSlot {
     #[inline(always)]
     pub fn enter(&self) {
         // SYNC owner-window: the store is ordered before the read-modify-write of the tail that follows.
-        self.slot.store_release_i64(OWNER_WINDOW, WINDOW_RESERVING);
+        self.slot.store_release(OWNER_WINDOW, WINDOW_RESERVING);
     }
 
     /// Comes after the tail was moved: `[position, position + length)` is ours.
     #[inline(always)]
     pub fn claimed(&self, position: i64, length: i64) {
         // SYNC owner-window: whoever sees this length sees that the window has left the position before.
-        self.slot.store_release_i64(OWNER_LENGTH, length);
+        self.slot.store_release(OWNER_LENGTH, length);
         // SYNC owner-window: the length is there once the position is.
-        self.slot
-            .store_release_i64(OWNER_WINDOW, position | WINDOW_IN_FLIGHT);
+        self.slot.store_release(OWNER_WINDOW, position | WINDOW_IN_FLIGHT);
     }
 
     /// Comes after the last frame was committed.
     #[inline(always)]
     pub fn leave(&self) {
         // SYNC owner-window: every commit is visible once the window is empty.
-        self.slot.store_release_i64(OWNER_WINDOW, WINDOW_NONE);
+        self.slot.store_release(OWNER_WINDOW, WINDOW_NONE);
     }
 
     /// What the slot says is in flight.
     #[must_use]
     pub fn window(&self) -> Window {
-        window_of(&self.slot)
+        window_of(self.slot.buffer())
     }
 }
 
@@ -587,7 +587,7 @@ impl Drop for OwnerSlot {
     fn drop(&mut self) {
         // An append that panicked half-way leaves its window for the driver to repair.
         if self.window() == Window::None {
-            clear(&self.slot, self.tag);
+            clear(self.slot.buffer(), self.tag);
         }
     }
 }

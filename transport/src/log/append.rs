@@ -119,6 +119,8 @@ struct Template {
     stream_id: StreamId,
     max_payload_length: usize,
     max_message_length: usize,
+    /// The longest message of one frame: the lesser of both.
+    max_frame_payload: usize,
     term_length: u64,
     /// The term length, or 0 where even a short message may take several frames: then no tail lies below it, and
     /// every message takes the general path.
@@ -135,6 +137,7 @@ impl Template {
             stream_id: log.stream_id(),
             max_payload_length,
             max_message_length,
+            max_frame_payload: max_payload_length.min(max_message_length),
             term_length,
             inline_term_length: if max_payload_length.min(max_message_length) >= SHORT_COPY_MAX {
                 term_length
@@ -371,11 +374,30 @@ impl<B: Words> ConcurrentAppender<B> {
         if before >= self.template.inline_term_length {
             return self.offer_long(window, source, reserved, limit);
         }
+        self.offer_frame(window, source, reserved, limit, cursor, before)
+    }
+
+    /// A message of one frame, where the tail was seen `before` bytes from the start of the cursor's term, inside it.
+    #[inline(always)]
+    fn offer_frame<W, S, R>(
+        &self,
+        window: &W,
+        source: &S,
+        reserved: &R,
+        limit: i64,
+        cursor: Cursor,
+        before: u64,
+    ) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
         let position = cursor.term_begin.wrapping_add(before as i64);
         if position >= limit {
             return AppendOutcome::AtLimit { position };
         }
-        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        let occupied = align(source.length() + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
         match self.raise(window, cursor, occupied) {
             Ok(range) => self.write_unfragmented(window, range, source, reserved),
             Err(raw) => self.offer_at_end(window, cursor.partition, raw, source, reserved),
@@ -385,6 +407,22 @@ impl<B: Words> ConcurrentAppender<B> {
     /// Any message, from the start.
     #[inline(never)]
     fn offer_long<W, S, R>(&self, window: &W, source: &S, reserved: &R, limit: i64) -> AppendOutcome
+    where
+        W: AppendWindow,
+        S: Source + ?Sized,
+        R: ReservedValue<B>,
+    {
+        let cursor = self.cursor.get();
+        let before = self.distance(cursor);
+        if source.length() > self.template.max_frame_payload || before >= self.template.term_length {
+            return self.offer_anywhere(window, source, reserved, limit);
+        }
+        self.offer_frame(window, source, reserved, limit, cursor, before)
+    }
+
+    /// Also a message of several frames, and one that finds its term full or gone.
+    #[inline(never)]
+    fn offer_anywhere<W, S, R>(&self, window: &W, source: &S, reserved: &R, limit: i64) -> AppendOutcome
     where
         W: AppendWindow,
         S: Source + ?Sized,
@@ -725,12 +763,16 @@ impl<B: Words> ExclusiveAppender<B> {
         R: ReservedValue<B>,
     {
         let length = source.length();
+        if length <= self.template.max_frame_payload {
+            return match self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit) {
+                Ok(range) => self.write_unfragmented(range, source, reserved),
+                Err(outcome) => outcome,
+            };
+        }
         if length > self.template.max_message_length {
             return AppendOutcome::TooLong;
         }
-        let max_payload_length = self.template.max_payload_length;
-        match self.reserve(fragmented_length(length, max_payload_length), limit) {
-            Ok(range) if length <= max_payload_length => self.write_unfragmented(range, source, reserved),
+        match self.reserve(fragmented_length(length, self.template.max_payload_length), limit) {
             Ok(range) => {
                 write_fragments(&self.log, &self.template, &NoWindow, range, source, reserved);
                 AppendOutcome::Appended {

@@ -342,61 +342,70 @@ impl<'a, B: Words> Slot<'a, B> {
     }
 }
 
-/// A buffer of at least [`Fields::LENGTH`] bytes, whose first 8-byte words are reached without a bounds check.
+/// A buffer of at least `LENGTH` bytes, a power of two, whose first 8-byte words are reached without a bounds check.
 #[derive(Clone, Debug)]
-pub struct Fields<B> {
+pub struct Fields<B, const LENGTH: usize = 512> {
     // Invariant: `buffer.capacity() >= LENGTH`.
     buffer: B,
 }
 
 impl Fields<()> {
-    /// Bytes that can be reached: a power of two.
+    /// Bytes that can be reached unless another length is asked for.
     pub const LENGTH: usize = 512;
 }
 
 /// Reduces an offset to that of an 8-byte word among the fields; folded away for constants.
 #[inline(always)]
-const fn field(offset: usize) -> usize {
-    offset & (Fields::LENGTH - 8)
+const fn field<const LENGTH: usize>(offset: usize) -> usize {
+    offset & (LENGTH - 8)
 }
 
-impl<B: Words> Fields<B> {
-    /// Takes a buffer; `None` if it is shorter than [`Fields::LENGTH`].
+impl<B: Words, const LENGTH: usize> Fields<B, LENGTH> {
+    /// Takes a buffer; `None` if it is shorter than `LENGTH`.
     #[must_use]
-    pub fn new(buffer: B) -> Option<Fields<B>> {
-        (buffer.capacity() >= Fields::LENGTH).then_some(Fields { buffer })
+    pub fn new(buffer: B) -> Option<Fields<B, LENGTH>> {
+        const { assert!(LENGTH.is_power_of_two() && LENGTH >= 8) };
+        (buffer.capacity() >= LENGTH).then_some(Fields { buffer })
     }
 
     /// Loads the word at an offset, acquire.
     #[inline(always)]
     pub fn load_acquire(&self, offset: usize) -> i64 {
         // SAFETY: `field` gives a multiple of 8 of at most LENGTH - 8, and the buffer has LENGTH bytes.
-        unsafe { self.buffer.resolve().load_acquire(field(offset)) }
+        unsafe { self.buffer.resolve().load_acquire(field::<LENGTH>(offset)) }
     }
 
     /// Stores the word at an offset, no ordering.
     #[inline(always)]
     pub fn store_relaxed(&self, offset: usize, value: i64) {
         // SAFETY: as for `load_acquire`.
-        unsafe { self.buffer.resolve().store_relaxed(field(offset), value) }
+        unsafe {
+            self.buffer
+                .resolve()
+                .store_relaxed(field::<LENGTH>(offset), value)
+        }
     }
 
     /// Stores the word at an offset, release.
     #[inline(always)]
     pub fn store_release(&self, offset: usize, value: i64) {
         // SAFETY: as for `load_acquire`.
-        unsafe { self.buffer.resolve().store_release(field(offset), value) }
+        unsafe {
+            self.buffer
+                .resolve()
+                .store_release(field::<LENGTH>(offset), value)
+        }
     }
 
     /// Adds to the word at an offset and returns the previous value.
     #[inline(always)]
     pub fn fetch_add(&self, offset: usize, delta: i64) -> i64 {
         // SAFETY: as for `load_acquire`.
-        unsafe { self.buffer.resolve().fetch_add(field(offset), delta) }
+        unsafe { self.buffer.resolve().fetch_add(field::<LENGTH>(offset), delta) }
     }
 }
 
-impl<B> Fields<B> {
+impl<B, const LENGTH: usize> Fields<B, LENGTH> {
     /// The buffer itself.
     #[inline(always)]
     pub fn buffer(&self) -> &B {

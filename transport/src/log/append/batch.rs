@@ -145,7 +145,7 @@ impl Template {
     #[inline(always)]
     fn room(&self, to_end: usize, starts: u64) -> Room {
         Room {
-            payload: self.max_payload_length.min(self.max_message_length),
+            payload: self.max_frame_payload,
             bytes: occupied_by(self.max_message_length).min(to_end),
             starts,
         }
