@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", value_parser = parse_rounds)]
     pub rounds: Option<usize>,
 
-    /// A fiftieth of the work: shows that everything runs, the figures mean nothing
+    /// A five-hundredth of the messages and few variants: shows that everything runs, the figures mean nothing
     #[arg(long)]
     pub smoke: bool,
 
@@ -220,8 +220,8 @@ fn after_help() -> String {
         text.push_str(&format!("  {:<12}{}\n", suite.name, suite.about));
     }
     text.push_str(
-        "\nFulmar, the reference (Aeron's C driver and C client, in builds with the feature `peer`) and bare baselines run\n\
-         in turn on the same settings. Figures are medians with [lowest .. highest]. A goal that is missed is said, and\n\
+        "\nFulmar, the reference (Aeron's C driver and C client, in builds with the feature `peer`) and bare baselines run \
+         in turn on the same settings. Figures are medians with [lowest .. highest]. A goal that is missed is said, and \
          is no failure; a run that gives no figure is one.",
     );
     text

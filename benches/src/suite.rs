@@ -29,7 +29,7 @@ pub struct Options {
     pub filters: Vec<String>,
     /// Interleaved rounds; a figure is their median.
     pub rounds: usize,
-    /// A fiftieth of the work and one round: shows that everything runs, its figures mean nothing.
+    /// A five-hundredth of the messages and few variants: shows that everything runs, its figures mean nothing.
     pub smoke: bool,
     /// Term length of publications in bytes.
     pub term_length: usize,
@@ -59,10 +59,20 @@ impl Options {
         self.filters.is_empty() || self.filters.iter().any(|filter| case.contains(filter))
     }
 
-    /// So many messages, or a fiftieth.
+    /// All variants, or the first alone: for those that take long to set up and run by the same code.
+    #[must_use]
+    pub fn variants<'a, T>(&self, all: &'a [T]) -> &'a [T] {
+        if self.smoke { &all[..all.len().min(1)] } else { all }
+    }
+
+    /// So many messages, or a five-hundredth.
     #[must_use]
     pub fn scaled(&self, messages: u64) -> u64 {
-        if self.smoke { messages / 50 } else { messages }
+        if self.smoke {
+            messages.div_ceil(500)
+        } else {
+            messages
+        }
     }
 }
 
@@ -261,6 +271,10 @@ impl Bench {
                     },
                 };
                 self.done += 1;
+                if self.is_stopped() && (sample.failed.is_some() || sample.values.is_empty()) {
+                    // The signal was for what it had started, too.
+                    break;
+                }
                 // What a smoke run finds out about rates means as little as its other figures.
                 let failed = sample
                     .failed

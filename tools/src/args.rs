@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Terminate(TerminateArgs),
     /// Show the effective driver settings and where each comes from
     Config(ConfigArgs),
+    /// Measure latency, throughput and costs in suites, beside bare baselines and the reference
+    Bench(fulmar_benches::command::Arguments),
     /// Run simulated worlds of drivers and clients, with faults, from seeds
     #[cfg(feature = "sim")]
     Sim(SimArgs),
@@ -583,6 +585,8 @@ mod tests {
             "fulmar backlog --dir /d --json",
             "fulmar terminate --dir /d",
             "fulmar config --dir /d -D a=b --json",
+            "fulmar bench ipc udp/throughput --rounds 3 --smoke --term-length 1m --json f --out d",
+            "fulmar bench count ipc fulmar claim 32 1000",
             #[cfg(feature = "sim")]
             "fulmar sim --seeds 0..0x10 --for 10s --scenario lossy",
             #[cfg(feature = "sim")]
@@ -625,6 +629,9 @@ mod tests {
             "fulmar ping --length 17m",
             "fulmar stat --interval 0",
             "fulmar driver --threading many",
+            "fulmar bench --rounds 0",
+            "fulmar bench --term-length 100k",
+            "fulmar bench --json",
             #[cfg(feature = "sim")]
             "fulmar sim --capture f --seeds 0..2",
             #[cfg(feature = "sim")]

@@ -64,6 +64,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Backlog(args) => cmd::backlog::run(args),
         Command::Terminate(args) => cmd::terminate::run(args),
         Command::Config(args) => cmd::config::run(args),
+        Command::Bench(args) => cmd::bench::run(args),
         #[cfg(feature = "sim")]
         Command::Sim(args) => cmd::sim::run(args),
     }

@@ -146,6 +146,9 @@ fn wrong_usage_is_refused_with_status_2() {
         "driver --idle hurry",
         "config -D nonsense",
         "ping --rate 0",
+        "bench --rounds 0",
+        "bench --term-length 100k",
+        "bench no-such-case",
     ] {
         let output = run(line);
         assert_eq!(output.status.code(), Some(2), "`{line}`: {}", stderr(&output));
@@ -784,4 +787,120 @@ fn throughput_moves_everything() {
     }
     let output = run(&format!("throughput --embedded -c {CHANNEL} --length 9000"));
     assert_failed(&output, &["9000 bytes", "term-length"]);
+}
+
+#[test]
+fn bench_explains_itself_with_its_suites() {
+    let output = run("bench --help");
+    assert_done(&output);
+    let text = stdout(&output);
+    for part in [
+        "Usage: fulmar bench [OPTIONS] [FILTER]...",
+        "--rounds",
+        "[default: 16m]",
+        "--json",
+        "--out",
+        "\n  ipc  ",
+        "\n  counted  ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(stdout(&run("--help")).contains("\n  bench "));
+    let refused = run("bench no-such-case");
+    let text = stderr(&refused);
+    assert!(text.contains("no-such-case; suites: ipc, udp"), "{text}");
+}
+
+#[test]
+fn bench_prints_a_table_and_writes_the_same_for_programs_plotters_and_people() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (out, file) = (directory.path().join("a/b"), directory.path().join("alone.json"));
+    let output = run(&format!(
+        "bench ipc/round-trip/closed --smoke --out {} --json {}",
+        out.display(),
+        file.display()
+    ));
+    assert_done(&output);
+    let text = stdout(&output);
+    assert!(text.contains("smoke run: the figures mean nothing"), "{text}");
+    let document = json(&read(&file));
+    assert_eq!(document, json(&read(&out.join("report.json"))));
+    assert_eq!(document["settings"]["smoke"], true);
+    assert_eq!(document["failed"], Value::Array(Vec::new()));
+    let rows = document["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        let name = row["name"].as_str().expect("a name");
+        assert!(name.starts_with("ipc/round-trip/closed p"), "{name}");
+        assert!(text.contains(&format!("\n{name} ")), "{name}: {text}");
+        assert!(
+            row["sides"][0]["median"]
+                .as_f64()
+                .is_some_and(|median| median > 0.0)
+        );
+    }
+    let latencies = document["latencies"].as_array().expect("latencies");
+    let sides: Vec<_> = latencies.iter().filter_map(|of| of["side"].as_str()).collect();
+    assert_eq!((sides.first(), sides.last()), (Some(&"fulmar"), Some(&"bare")));
+    for of in latencies {
+        let count = of["count"].as_u64().expect("a count");
+        let distribution = read(&out.join(of["file"].as_str().expect("a file")));
+        assert!(
+            distribution.contains(&format!("Total count    = {count:12}]")),
+            "{distribution}"
+        );
+    }
+    let page = read(&out.join("report.html"));
+    assert!(page.contains("<svg") && page.contains("ipc/round-trip/closed p99.9"));
+    assert!(!page.contains("http"));
+}
+
+#[test]
+fn bench_prints_one_document_instead_of_the_table() {
+    let output = run("bench ipc/round-trip/closed --smoke --json -");
+    assert_done(&output);
+    assert_eq!(
+        json(&stdout(&output))["settings"]["filters"][0],
+        "ipc/round-trip/closed"
+    );
+    let text = stderr(&output);
+    assert!(text.contains("ipc/round-trip/closed p50"), "{text}");
+}
+
+#[test]
+fn bench_says_at_once_that_it_can_not_write() {
+    for option in ["--out /dev/null/d", "--json /dev/null/f"] {
+        let output = run(&format!("bench ipc {option}"));
+        assert_failed(&output, &["cannot write to /dev/null/"]);
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn bench_is_the_child_that_it_counts() {
+    let output = run("bench count ipc fulmar exclusive 32 10");
+    assert_done(&output);
+    assert_eq!(stdout(&output), "160 messages\n");
+    assert_failed(
+        &run("bench count ipc nobody exclusive 32 10"),
+        &["no side nobody"],
+    );
+}
+
+#[test]
+fn bench_stops_between_runs_and_when_nobody_reads() {
+    let line = "bench ipc/round-trip/closed --smoke --rounds 1000000";
+    let mut bench = Running::start(line);
+    let mut first = String::new();
+    let mut table = bench.stdout();
+    table.read_line(&mut first).expect("text");
+    bench.signal(libc::SIGTERM);
+    table.read_to_string(&mut first).expect("text");
+    assert_failed(&bench.finish(), &["stopped after "]);
+
+    let mut bench = Running::start("bench ipc/round-trip --smoke");
+    drop(bench.stdout());
+    let output = bench.finish();
+    assert_done(&output);
+    assert_eq!(stderr(&output), "");
 }

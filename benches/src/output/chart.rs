@@ -59,16 +59,29 @@ const STEPS_PER_HALVING: u32 = 8;
 /// Width of a character of a label, about.
 const CHARACTER: f64 = 7.0;
 
-/// What pictures and their legends need of a page's style; it uses the colours `--ink`, `--soft`, `--grid`, `--s0` to
-/// `--s2` and `--page`.
+/// The style of pictures and their legends, and the colours of pages. They stand apart in both themes, and on their
+/// pages by 4.5 to 1.
 pub const STYLE: &str = "\
+:root{color-scheme:light dark;--page:#fff;--card:#f4f7f9;--ink:#1c2733;--soft:#5a6875;--grid:#d5dde4;--s0:#0b62bd;--s1:#b34700;--s2:#4f7a28;--met:#1a7037;--missed:#c0202c}
+@media(prefers-color-scheme:dark){:root{--page:#0f1419;--card:#182028;--ink:#e6edf3;--soft:#9aa8b5;--grid:#2f3b46;--s0:#6cb2ff;--s1:#ffa05c;--s2:#9ccc65;--met:#5fd07f;--missed:#ff8a8a}}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:12px}
 .grid{stroke:var(--grid);stroke-width:1}.curve{fill:none;stroke:var(--side);stroke-width:2.2;stroke-linejoin:round}
 .mark{fill:var(--page);stroke:var(--side);stroke-width:2}
 .s0{--side:var(--s0)}.s1{--side:var(--s1)}.s2{--side:var(--s2)}
 .s1 .curve,line.s1{stroke-dasharray:8 4}.s2 .curve,line.s2{stroke-dasharray:2 4}
+.narrow{display:none}@media(max-width:680px){.wide{display:none}.narrow{display:block}}
 .key{display:inline-block;width:34px;vertical-align:middle;margin-right:.4rem}
 ";
+
+/// One picture with every series, in both sizes; the width of the page decides which is seen.
+#[must_use]
+pub fn both(series: &[Series<'_>], label: &str) -> String {
+    format!(
+        "<div class=\"wide\">{}</div>\n<div class=\"narrow\">{}</div>\n",
+        svg(series, Frame::WIDE, label),
+        svg(series, Frame::NARROW, label)
+    )
+}
 
 /// One picture with every series; `label` says what it shows to those who do not see it.
 #[must_use]

@@ -3,17 +3,14 @@
 
 use std::fmt::Write;
 
-use super::chart::{self, Frame, Series};
+use super::chart::{self, Series};
 use super::{SHOWN, date, escape, hgrm_name};
 use crate::recorder::median;
 use crate::report::{Curve, Report, Row, range, short};
 use crate::suite::{BARE, FULMAR, REFERENCE};
 use crate::suites;
 
-/// Colours stand apart in both themes, and on their pages by 4.5 to 1.
 const STYLE: &str = "\
-:root{color-scheme:light dark;--page:#fff;--card:#f4f7f9;--ink:#1c2733;--soft:#5a6875;--grid:#d5dde4;--s0:#0b62bd;--s1:#b34700;--s2:#4f7a28;--met:#1a7037;--missed:#c0202c}
-@media(prefers-color-scheme:dark){:root{--page:#0f1419;--card:#182028;--ink:#e6edf3;--soft:#9aa8b5;--grid:#2f3b46;--s0:#6cb2ff;--s1:#ffa05c;--s2:#9ccc65;--met:#5fd07f;--missed:#ff8a8a}}
 *{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1080px;margin:0 auto;padding:1.5rem 1rem 3rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.2rem;margin:2.5rem 0 0}h3{font-size:1rem;margin:0}p{margin:.2rem 0}.soft{color:var(--soft)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:1rem 0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
@@ -24,8 +21,7 @@ table{border-collapse:collapse;width:100%;margin:.6rem 0 1rem}caption{text-align
 th{text-align:left;font-weight:500}thead th{color:var(--soft);font-size:.87rem}th,td{padding:.35rem .8rem .35rem 0;border-bottom:1px solid var(--grid);vertical-align:top}
 td{font-variant-numeric:tabular-nums}td small{display:block;color:var(--soft);white-space:nowrap}td span,td b{white-space:nowrap;display:block}tbody th{overflow-wrap:anywhere}
 a{color:var(--s0)}figure{margin:1.5rem 0;background:var(--card);border-radius:.6rem;padding:1rem;--page:var(--card)}figure table{margin-bottom:0}
-.narrow{display:none}
-@media(max-width:680px){.wide{display:none}.narrow{display:block}figure{padding:.7rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}
+@media(max-width:680px){figure{padding:.7rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}
 thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}table,tbody,tr,th,td{display:block}
 tbody tr{padding:.5rem 0;border-bottom:1px solid var(--grid)}tbody th,td{border:0;padding:.1rem 0}tbody th{font-weight:600}
 td{display:grid;grid-template-columns:6.5rem 1fr}td::before{content:attr(data-label);color:var(--soft);grid-row:1/9}td>*{grid-column:2}td:empty{display:none}}
@@ -37,7 +33,7 @@ pub fn render(report: &Report) -> String {
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>Fulmar benchmarks</title>\n<style>\n{STYLE}{}</style></head>\n<body>\n",
+         <title>Fulmar benchmarks</title>\n<style>\n{}{STYLE}</style></head>\n<body>\n",
         chart::STYLE
     );
     head(report, &mut page);
@@ -250,10 +246,9 @@ fn figure(curves: &[Curve], page: &mut String) {
     let label = format!("latency by percentile of {case}; the table below has its figures");
     let _ = write!(
         page,
-        "<figure><figcaption><h3>{}</h3></figcaption>\n<div class=\"wide\">{}</div>\n<div class=\"narrow\">{}</div>\n",
+        "<figure><figcaption><h3>{}</h3></figcaption>\n{}",
         escape(case),
-        chart::svg(&series, Frame::WIDE, &label),
-        chart::svg(&series, Frame::NARROW, &label),
+        chart::both(&series, &label),
     );
     page.push_str(
         "<table role=\"table\"><thead role=\"rowgroup\"><tr role=\"row\"><th role=\"columnheader\">side</th>",

@@ -40,8 +40,11 @@ fn is_there(bench: &mut Bench, tool: &str) -> bool {
 }
 
 /// Calls `count` for a short and a long run, given in batches, and returns the difference per message.
-fn per_message(count: impl Fn(u64) -> Result<f64, BenchError>) -> Result<Sample, BenchError> {
-    let (short, long) = (1_000, 2_000);
+fn per_message(
+    options: &Options,
+    count: impl Fn(u64) -> Result<f64, BenchError>,
+) -> Result<Sample, BenchError> {
+    let (short, long) = if options.smoke { (10, 20) } else { (1_000, 2_000) };
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let messages = ((long - short) * BATCH as u64) as f64;
     Ok(Sample::of((count(long)? - count(short)?) / messages))
@@ -49,12 +52,12 @@ fn per_message(count: impl Fn(u64) -> Result<f64, BenchError>) -> Result<Sample,
 
 fn instructions(bench: &mut Bench) {
     let options = bench.options.clone();
-    for length in [32, 100, 1024] {
-        for kind in Kind::ONE_BY_ONE {
+    for length in options.variants(&[32, 100, 1024]) {
+        for kind in options.variants(&Kind::ONE_BY_ONE) {
             let case = format!("counted/instructions/{}/{length}B", kind.name());
             let metric = Metric::new("", "instructions/msg", Better::Lower);
             bench.run(&case, &[metric], |side| {
-                per_message(|batches| {
+                per_message(&options, |batches| {
                     let tool = [
                         "valgrind",
                         "--tool=callgrind",
@@ -78,11 +81,11 @@ fn instructions(bench: &mut Bench) {
 
 fn system_calls(bench: &mut Bench) {
     let options = bench.options.clone();
-    for kind in Kind::ONE_BY_ONE {
+    for kind in options.variants(&Kind::ONE_BY_ONE) {
         let case = format!("counted/system-calls/{}/32B", kind.name());
         let metric = Metric::new("", "calls/msg", Better::Lower);
         bench.run(&case, &[metric], |side| {
-            per_message(|batches| {
+            per_message(&options, |batches| {
                 let batches = batches.to_string();
                 let output = run_child(
                     &options,
@@ -98,7 +101,7 @@ fn system_calls(bench: &mut Bench) {
 /// A megabyte here is 2^20 bytes of payload.
 fn calls_per_megabyte(bench: &mut Bench) {
     let options = bench.options.clone();
-    for length in [32, 1024] {
+    for length in options.variants(&[32, 1024]) {
         let case = format!("counted/calls-per-megabyte/{length}B");
         let metric = Metric::new("", "calls/MB", Better::Lower).goal(REFERENCE, 10.0);
         bench.run(&case, &[metric], |side| {
@@ -111,7 +114,7 @@ fn calls_per_megabyte(bench: &mut Bench) {
                 )?;
                 total_calls(&output)
             };
-            let (short, long) = (4, 12);
+            let (short, long) = if options.smoke { (1, 2) } else { (4, 12) };
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
             let megabytes = (long - short) as f64;
             Ok(Sample::of((count(long)? - count(short)?) / megabytes))

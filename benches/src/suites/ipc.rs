@@ -25,13 +25,14 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
 }
 
 fn one_thread(bench: &mut Bench) {
-    for length in [32, 1024] {
+    let options = bench.options.clone();
+    for &length in options.variants(&[32, 1024]) {
         for kind in Kind::ONE_BY_ONE {
             let case = format!("ipc/one-thread/{}/{length}B", kind.name());
             let settings = Settings {
                 // Half of it has to hold the largest sample, since driver and client work between samples only.
                 term_length: 4 << 20,
-                ..ipc_settings(&bench.options, Mode::Invoker)
+                ..ipc_settings(&options, Mode::Invoker)
             };
             bench.run(&case, &[Metric::new("", "ns/msg", Better::Lower)], |side| {
                 let recorder = on_side!(side, one_thread, &settings, kind, length)?;

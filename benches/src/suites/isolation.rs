@@ -16,12 +16,12 @@ const TIMEOUTS: &str = "tether=false|untethered-window-limit-timeout=100ms|untet
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     let options = bench.options.clone();
     let seconds =
-        |seconds: f64| Duration::from_secs_f64(if options.smoke { seconds / 10.0 } else { seconds });
+        |seconds: f64| Duration::from_secs_f64(if options.smoke { seconds / 20.0 } else { seconds });
     let plan = IsolationPlan {
         length: 1024,
         fast: 3,
         // Drivers look for stalled subscribers once a second; it is let go in three steps.
-        settle: Duration::from_secs(4),
+        settle: seconds(4.0),
         measured: seconds(1.5),
     };
     let metric = Metric::new("", "of the rate without it", Better::Higher).bound(Goal::AtLeast(0.95));

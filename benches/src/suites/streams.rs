@@ -18,6 +18,9 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     let metrics = [Metric::new("", "msg/s", Better::Higher)];
     for (media, messages) in [("ipc", 5_000_000), ("udp", 1_000_000)] {
         for streams in [1usize, 10, 100, 1_000] {
+            if options.smoke && streams > 10 {
+                continue;
+            }
             let case = format!("streams/{media}/{streams}");
             if !bench.wants(&case) {
                 continue;

@@ -59,11 +59,12 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
             },
         );
         for (streams, most) in [(0, 0.01), (20, 0.01), (1_000, 0.02)] {
-            if options.smoke && streams > 20 {
+            // Each of them first waits for the silence that it measures.
+            if options.smoke && (media, streams) != ("udp", 20) {
                 continue;
             }
             let metrics = [Metric::new("", "of a processor", Better::Lower).bound(Goal::AtMost(most))];
-            let duration = Duration::from_secs(if options.smoke { 1 } else { 10 });
+            let duration = Duration::from_millis(if options.smoke { 200 } else { 10_000 });
             bench.run(
                 &format!("system/idle/{media}/{streams} streams"),
                 &metrics,

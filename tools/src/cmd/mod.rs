@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod backlog;
+pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod driver;
 pub(crate) mod errors;

@@ -13,13 +13,14 @@ use fulmar::agent::AgentRunner;
 use fulmar::client::{Client, ExclusivePublication, Subscription};
 use fulmar::sync::Arc;
 use fulmar::time::{Clock, NanoTime, SystemClock};
+use fulmar_benches::output::hgrm;
 use serde_json::json;
 
 use crate::args::PingArgs;
 use crate::attach::Attachment;
 use crate::echo::{Echo, ping_target, pong_target};
 use crate::failure::Failure;
-use crate::latency::{Latencies, hgrm, plot};
+use crate::latency::{Latencies, plot};
 use crate::outlet::{Target, await_connection, refused};
 use crate::render::output::{print, print_json};
 use crate::render::progress::{Done, Progress, elapsed};
@@ -315,7 +316,7 @@ fn low_half(number: u64) -> u32 {
 /// Prints and writes the results.
 fn report(args: &PingArgs, latencies: &Latencies, sending: Option<Duration>) -> Result<(), Failure> {
     if let Some(path) = &args.hgrm {
-        write_file(path, &hgrm::render(latencies))?;
+        write_file(path, &hgrm::render(latencies.histogram()))?;
     }
     if let Some(path) = &args.plot {
         write_file(path, &plot::render(latencies, "Round-trip time", &describe(args)))?;

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-pub(crate) mod hgrm;
 pub(crate) mod plot;
 
 use hdrhistogram::Histogram;
