@@ -21,7 +21,7 @@ use fulmar::time::{Clock, EpochMs, NanoTime, Now, SystemClock};
 
 use crate::commands::{Lane, Watches};
 use crate::conductor::{CONDUCTOR_CAP_NS, Conductor, ConductorParts, OsSocketBuffers, TerminationHook};
-use crate::config::{ConfigError, DriverContext, DriverSettings, ThreadingMode};
+use crate::config::{ConfigError, DriverContext, DriverSettings, IoBackend, ThreadingMode};
 use crate::io::{
     CaptureNetwork, FaultError, FaultNetwork, FaultRules, FaultSettings, InterfaceList, Network,
     Registration, SystemInterfaces, SystemNetwork, SystemOptions, WaitCap, Waiting,
@@ -724,6 +724,7 @@ fn system_network(context: &DriverContext) -> Result<Arc<dyn Network>, LaunchErr
     })?;
     let mut network: Arc<dyn Network> = Arc::new(SystemNetwork::new(SystemOptions {
         busy_poll_us: context.socket_busy_poll.unsigned_abs(),
+        uring: context.io == IoBackend::Uring,
     }));
     if !context.capture.is_empty() {
         let path = &context.capture;

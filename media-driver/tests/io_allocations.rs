@@ -16,7 +16,7 @@ use fulmar::memory::Region;
 use fulmar::time::{NanoTime, SystemClock};
 use fulmar_media_driver::io::{
     FaultNetwork, FaultRules, Network, ReceiveBatch, SendBatch, SendEntry, SocketRole, SocketSpec,
-    SystemNetwork, Waiting,
+    SystemNetwork, SystemOptions, Waiting,
 };
 
 fn passes_allocate_nothing(network: &dyn Network) {
@@ -90,6 +90,12 @@ fn passes_allocate_nothing(network: &dyn Network) {
 #[test]
 fn the_system_and_a_network_that_loses_datagrams_allocate_nothing_in_steady_state() {
     passes_allocate_nothing(&SystemNetwork::default());
+    // Where the system has no io_uring, the same once more.
+    let options = SystemOptions {
+        uring: true,
+        ..SystemOptions::default()
+    };
+    passes_allocate_nothing(&SystemNetwork::new(options));
     let rules = FaultRules::random(0.1, 1);
     passes_allocate_nothing(&FaultNetwork::new(Arc::new(SystemNetwork::default()), rules));
 }

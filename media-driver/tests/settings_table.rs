@@ -612,8 +612,8 @@ const EXPECTED: &[Expected] = &[
     Expected {
         key: "fulmar.io",
         env: "FULMAR_IO",
-        default: "mmsg",
-        accepts: &[("mmsg", "mmsg"), ("uring", "uring")],
+        default: "auto",
+        accepts: &[("auto", "auto"), ("mmsg", "mmsg"), ("uring", "uring")],
         clamps: &[],
         refuses: &["epoll", "1"],
     },

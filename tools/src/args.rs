@@ -119,8 +119,8 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) idle: Option<String>,
 
-    /// Accepted so that scripts can name a backend; datagrams are moved by sendmmsg and recvmmsg [default: mmsg]
-    #[arg(long, value_name = "BACKEND", value_parser = ["mmsg", "uring"])]
+    /// How datagrams are moved; auto is the one that measured better, mmsg [default: auto]
+    #[arg(long, value_name = "BACKEND", value_parser = ["auto", "mmsg", "uring"])]
     pub(crate) io: Option<String>,
 
     /// Set one property, such as aeron.mtu.length=8k; wins over files and environment

@@ -91,14 +91,17 @@ impl Choice for ReceiverGroup {
 /// Which system calls move datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoBackend {
+    /// The one that measured better: `sendmmsg` and `recvmmsg`.
+    Auto,
     /// `sendmmsg` and `recvmmsg`.
     Mmsg,
-    /// `io_uring`.
+    /// `io_uring` for receiving, where the system lets us; `sendmmsg` for sending.
     Uring,
 }
 
 impl Choice for IoBackend {
-    const NAMES: &'static [(&'static str, Self)] = &[("mmsg", Self::Mmsg), ("uring", Self::Uring)];
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("mmsg", Self::Mmsg), ("uring", Self::Uring)];
 }
 
 #[cfg(test)]

@@ -329,8 +329,9 @@ settings! {
     /// Datagrams per receive call.
     receiver_io_vector_capacity: i32 = 4, "aeron.receiver.io.vector.capacity",
         Number { min: 1, max: 16, unit: "datagrams" };
-    /// Accepted so that scripts can name a backend; datagrams are moved by sendmmsg and recvmmsg whatever it says.
-    io: IoBackend = IoBackend::Mmsg, "fulmar.io", Name;
+    /// How datagrams are moved: `mmsg` by sendmmsg and recvmmsg, `uring` receives by io_uring where the system has it,
+    /// `auto` is the one that measured better, `mmsg`.
+    io: IoBackend = IoBackend::Auto, "fulmar.io", Name;
 
     // Network: flow and congestion control, groups.
     /// Flow control of multicast and multi-destination channels that name none.

@@ -130,6 +130,10 @@ impl UdpSocket for CaptureSocket {
     fn register(&mut self, waiter: &Registration) -> Result<(), IoError> {
         self.inner.register(waiter)
     }
+
+    fn release(&mut self) {
+        self.inner.release();
+    }
 }
 
 /// The file.

@@ -393,6 +393,10 @@ impl UdpSocket for FaultSocket {
     fn register(&mut self, waiter: &Registration) -> Result<(), IoError> {
         self.inner.register(waiter)
     }
+
+    fn release(&mut self) {
+        self.inner.release();
+    }
 }
 
 /// One interceptor of one socket.

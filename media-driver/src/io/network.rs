@@ -46,6 +46,10 @@ pub trait UdpSocket: Send {
     /// # Errors
     /// [`IoError`]; the thread then hears of datagrams when it looks by itself.
     fn register(&mut self, waiter: &Registration) -> Result<(), IoError>;
+
+    /// The thread that used it is done with it, and calls this before another one closes it: whatever the socket has
+    /// under way on this thread ends, so that its address is free once it is closed.
+    fn release(&mut self) {}
 }
 
 /// Why a socket is not as it was asked for.
@@ -132,6 +136,18 @@ impl Registration {
         thread
             .registry
             .register(&mut SourceFd(&descriptor), PROCESS, mio::Interest::READABLE)
+    }
+
+    /// Lets a descriptor wake the thread as long as it is open. Nothing is said about the socket behind it, which can
+    /// be looked at without asking the system.
+    pub(super) fn add_event(&self, fd: RawFd) -> io::Result<()> {
+        let Some(thread) = &self.thread else {
+            return Ok(());
+        };
+        // Closing the descriptor, which is never duplicated, takes it out of the poll again.
+        thread
+            .registry
+            .register(&mut SourceFd(&fd), Mark::token(None), mio::Interest::READABLE)
     }
 
     /// Lets a descriptor wake the thread as long as it is open. The socket gets a mark that says whether it is worth

@@ -56,12 +56,48 @@ impl Filled {
 /// datagram or run comes in.
 #[derive(Debug)]
 pub struct ReceiveBatch {
-    buffers: Box<[u8]>,
-    filled: Box<[Filled]>,
-    /// Bit `n`: the n-th datagram of the buffer is not handed out.
-    skipped: Box<[u128]>,
+    slots: Box<[Slot]>,
     /// Buffers in use.
     length: usize,
+}
+
+/// One buffer and what is in it.
+#[derive(Debug)]
+struct Slot {
+    /// [`ReceiveBatch::STORAGE_LENGTH`] bytes.
+    storage: Box<[u8]>,
+    /// Where the datagrams begin.
+    start: usize,
+    filled: Filled,
+    /// Bit `n`: the n-th datagram of the buffer is not handed out.
+    skipped: u128,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            storage: ReceiveBatch::storage(),
+            start: 0,
+            filled: Filled::EMPTY,
+            skipped: 0,
+        }
+    }
+
+    fn is_skipped(&self, index: usize) -> bool {
+        index < 128 && self.skipped & (1 << index) != 0
+    }
+
+    /// The n-th datagram of the buffer, whether it is skipped or not.
+    fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
+        let filled = &self.filled;
+        let step = filled.step();
+        let end = (index + 1).saturating_mul(step).min(filled.length);
+        Some(Datagram {
+            bytes: self.storage.get(self.start..)?.get(index * step..end)?,
+            from: filled.from,
+            timestamp: filled.timestamp,
+        })
+    }
 }
 
 impl ReceiveBatch {
@@ -69,6 +105,10 @@ impl ReceiveBatch {
     pub const BUFFER_LENGTH: usize = 65_536;
     /// Most buffers of a batch.
     pub const CAPACITY_MAX: usize = 64;
+    /// Most bytes that a backend may put in front of the datagrams of a buffer.
+    pub(super) const HEADROOM: usize = 192;
+    /// Bytes of a buffer with its headroom.
+    pub(super) const STORAGE_LENGTH: usize = Self::HEADROOM + Self::BUFFER_LENGTH;
 
     /// `capacity` buffers, at least 1 and at most [`Self::CAPACITY_MAX`]: so many datagrams, or runs of them, one call
     /// receives.
@@ -76,45 +116,50 @@ impl ReceiveBatch {
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, Self::CAPACITY_MAX);
         Self {
-            buffers: vec![0; capacity * Self::BUFFER_LENGTH].into_boxed_slice(),
-            filled: vec![Filled::EMPTY; capacity].into_boxed_slice(),
-            skipped: vec![0; capacity].into_boxed_slice(),
+            slots: (0..capacity).map(|_| Slot::new()).collect(),
             length: 0,
         }
+    }
+
+    /// A buffer with its headroom.
+    pub(super) fn storage() -> Box<[u8]> {
+        vec![0; Self::STORAGE_LENGTH].into_boxed_slice()
     }
 
     /// Buffers.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.filled.len()
+        self.slots.len()
     }
 
     /// The datagrams, oldest first, runs taken apart.
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let filled = self.filled.get(..self.length).unwrap_or_default();
-        filled
-            .iter()
-            .zip(&self.skipped)
-            .zip(self.buffers.chunks_exact(Self::BUFFER_LENGTH))
-            .flat_map(|((filled, skipped), buffer)| {
-                let step = filled.step();
-                (0..filled.datagrams())
-                    .filter(move |index| *index >= 128 || skipped & (1 << index) == 0)
-                    .filter_map(move |index| {
-                        let end = (index + 1).saturating_mul(step).min(filled.length);
-                        Some(Datagram {
-                            bytes: buffer.get(index * step..end)?,
-                            from: filled.from,
-                            timestamp: filled.timestamp,
-                        })
+        let slots = self.slots.get(..self.length).unwrap_or_default();
+        slots.iter().flat_map(|slot| {
+            let (filled, skipped) = (&slot.filled, slot.skipped);
+            let (buffer, step) = (slot.storage.get(slot.start..).unwrap_or_default(), filled.step());
+            (0..filled.datagrams())
+                .filter(move |index| *index >= 128 || skipped & (1 << index) == 0)
+                .filter_map(move |index| {
+                    let end = (index + 1).saturating_mul(step).min(filled.length);
+                    Some(Datagram {
+                        bytes: buffer.get(index * step..end)?,
+                        from: filled.from,
+                        timestamp: filled.timestamp,
                     })
-            })
+                })
+        })
     }
 
     /// Whether nothing came in.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Whether every buffer is in use.
+    pub(super) fn is_full(&self) -> bool {
+        self.length == self.slots.len()
     }
 
     /// For backends: forgets what is in it.
@@ -124,24 +169,38 @@ impl ReceiveBatch {
 
     /// For backends: the buffers, each [`Self::BUFFER_LENGTH`] long, to be filled from the first one on.
     pub fn buffers_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.buffers.chunks_exact_mut(Self::BUFFER_LENGTH)
+        self.slots
+            .iter_mut()
+            .filter_map(|slot| slot.storage.get_mut(..Self::BUFFER_LENGTH))
     }
 
     /// For backends: says what is in the next buffer, after [`Self::clear`] the first one. `false` when there is none
     /// any more. Lengths are cut to the buffer.
     pub fn push(&mut self, filled: Filled) -> bool {
-        let (Some(place), Some(skipped)) = (
-            self.filled.get_mut(self.length),
-            self.skipped.get_mut(self.length),
-        ) else {
+        let Some(slot) = self.slots.get_mut(self.length) else {
             return false;
         };
-        *place = Filled {
+        slot.filled = Filled {
             length: filled.length.min(Self::BUFFER_LENGTH),
             ..filled
         };
-        *skipped = 0;
+        slot.start = 0;
+        slot.skipped = 0;
         self.length += 1;
+        true
+    }
+
+    /// For backends with buffers of their own: takes a filled one of [`Self::STORAGE_LENGTH`] bytes, whose datagrams
+    /// begin at `start`, and leaves the next of its own in its place. `false`, and nothing done, when there is none any
+    /// more or the other has another length.
+    pub(super) fn exchange(&mut self, storage: &mut Box<[u8]>, start: usize, filled: Filled) -> bool {
+        if storage.len() != Self::STORAGE_LENGTH || start > Self::HEADROOM || !self.push(filled) {
+            return false;
+        }
+        if let Some(slot) = self.slots.get_mut(self.length - 1) {
+            core::mem::swap(&mut slot.storage, storage);
+            slot.start = start;
+        }
         true
     }
 
@@ -149,28 +208,20 @@ impl ReceiveBatch {
     /// system hands out longer ones. Returns how many datagrams and bytes are left.
     pub fn retain(&mut self, mut keep: impl FnMut(&Datagram<'_>) -> bool) -> (usize, usize) {
         let (mut datagrams, mut bytes) = (0, 0);
-        let buffers = self.buffers.chunks_exact(Self::BUFFER_LENGTH);
-        let used = self.filled.iter().take(self.length);
-        for ((filled, skipped), buffer) in used.zip(self.skipped.iter_mut()).zip(buffers) {
-            let step = filled.step();
-            for index in 0..filled.datagrams() {
-                let is_skipped = index < 128 && *skipped & (1 << index) != 0;
-                let end = (index + 1).saturating_mul(step).min(filled.length);
-                let Some(part) = buffer.get(index * step..end).filter(|_| !is_skipped) else {
+        for slot in self.slots.iter_mut().take(self.length) {
+            let mut skipped = slot.skipped;
+            for index in 0..slot.filled.datagrams() {
+                let Some(datagram) = slot.datagram(index).filter(|_| !slot.is_skipped(index)) else {
                     continue;
-                };
-                let datagram = Datagram {
-                    bytes: part,
-                    from: filled.from,
-                    timestamp: filled.timestamp,
                 };
                 if index >= 128 || keep(&datagram) {
                     datagrams += 1;
-                    bytes += part.len();
+                    bytes += datagram.bytes.len();
                 } else {
-                    *skipped |= 1 << index;
+                    skipped |= 1 << index;
                 }
             }
+            slot.skipped = skipped;
         }
         (datagrams, bytes)
     }

@@ -352,7 +352,7 @@ mod tests {
     use fulmar::time::SystemClock;
 
     use super::super::conformance::pair;
-    use super::super::{ReceiveBatch, SendBatch, SendEntry, SystemNetwork, UdpSocket};
+    use super::super::{ReceiveBatch, SendBatch, SendEntry, SystemNetwork, SystemOptions, UdpSocket};
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -424,8 +424,16 @@ mod tests {
 
     #[test]
     fn a_datagram_ends_the_wait() {
+        wakes(&SystemNetwork::default());
+        wakes(&SystemNetwork::new(SystemOptions {
+            uring: true,
+            ..SystemOptions::default()
+        }));
+    }
+
+    fn wakes(network: &SystemNetwork) {
         let mut thread = sleeper(None);
-        let (mut sender, mut receiver) = pair(&SystemNetwork::default(), Ipv4Addr::LOCALHOST.into());
+        let (mut sender, mut receiver) = pair(network, Ipv4Addr::LOCALHOST.into());
         receiver.register(&thread.registration).unwrap();
         let to = Some(receiver.local_address());
         let mut batch = ReceiveBatch::new(1);

@@ -75,6 +75,11 @@ impl ReceiveDestination {
         self.rule
     }
 
+    /// The agent is done with its socket, which another thread closes.
+    pub fn release(&mut self) {
+        self.socket.release();
+    }
+
     /// Where it is bound.
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {

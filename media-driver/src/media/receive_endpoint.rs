@@ -194,6 +194,13 @@ impl ReceiveEndpoint {
         }
     }
 
+    /// The agent is done with its sockets, which another thread closes.
+    pub fn release(&mut self) {
+        for transport in &mut self.transports {
+            transport.release();
+        }
+    }
+
     /// The first time that it is served: whoever is at an explicit control address is asked for a SETUP, whether
     /// anybody subscribed or not (spec 4.1).
     pub fn on_added(&mut self, cx: &mut ReceiveContext<'_>) {
@@ -344,7 +351,9 @@ impl ReceiveEndpoint {
             image.remove_destination(transport);
         }
         self.wake_all();
-        Some(self.transports.remove(index))
+        let mut transport = self.transports.remove(index);
+        transport.release();
+        Some(transport)
     }
 
     /// The name of an explicit control address was looked up again; whether that changed anything.

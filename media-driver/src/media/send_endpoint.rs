@@ -339,6 +339,14 @@ impl SendEndpoint {
         }
     }
 
+    /// The agent is done with its sockets, which another thread closes.
+    pub fn release(&mut self) {
+        self.transport.socket.release();
+        if let Some(socket) = &mut self.control_socket {
+            socket.release();
+        }
+    }
+
     /// Adds a publication, which is sent from the next pass on.
     pub fn add_publication(&mut self, publication: Box<PublicationSender>) {
         let at = self

@@ -113,7 +113,8 @@ impl ReceiverAgent {
                 debug_assert!(replaced.is_none(), "ids of endpoints are not used again");
             }
             ReceiverCommand::RemoveEndpoint(id) => {
-                if let Some(endpoint) = self.routes.remove(id) {
+                if let Some(mut endpoint) = self.routes.remove(id) {
+                    endpoint.release();
                     let events = &mut self.shared.events;
                     events.images = events.images.saturating_sub(endpoint.image_count());
                     events.push(NetworkEvent::ReceiveEndpointClosed(endpoint));
@@ -228,6 +229,12 @@ impl Agent for ReceiverAgent {
         work += self.on_network(now);
         work += self.check_re_resolution(now.nanos);
         Ok(work)
+    }
+
+    fn on_close(&mut self) {
+        for endpoint in self.routes.round() {
+            endpoint.release();
+        }
     }
 
     fn next_deadline(&self) -> NanoTime {

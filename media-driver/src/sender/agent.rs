@@ -252,7 +252,8 @@ impl SenderAgent {
 
     fn remove_endpoint(&mut self, id: EndpointId) {
         if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id() == id) {
-            let endpoint = self.endpoints.remove(index);
+            let mut endpoint = self.endpoints.remove(index);
+            endpoint.release();
             self.route();
             self.raise(NetworkEvent::SendEndpointClosed(endpoint));
         }
@@ -492,6 +493,12 @@ impl Agent for SenderAgent {
         self.check_resolution(now);
         self.was_idle = work == 0;
         Ok(work)
+    }
+
+    fn on_close(&mut self) {
+        for endpoint in &mut self.endpoints {
+            endpoint.release();
+        }
     }
 
     fn next_deadline(&self) -> NanoTime {

@@ -48,6 +48,16 @@ impl Name {
         }
     }
 
+    /// The address that the system wrote to these bytes; `None` for other families.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<SocketAddr> {
+        let mut name = core::mem::MaybeUninit::<Name>::uninit();
+        let length = bytes.len().min(Self::LENGTH as usize);
+        // SAFETY: `length` bytes are readable in the one and writable in the other, and they do not overlap.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), name.as_mut_ptr().cast(), length) };
+        // SAFETY: so many bytes were just initialised.
+        unsafe { Self::decode(name.as_ptr(), length as libc::socklen_t) }
+    }
+
     /// The address of which the system wrote `length` bytes; `None` for other families.
     ///
     /// # Safety

@@ -1,17 +1,19 @@
 //! The system's sockets: socket2 for making them, sendmmsg and recvmmsg for moving datagrams, with GSO and GRO where
-//! the system has them, readiness by mio.
+//! the system has them, readiness by mio; on request, receiving by io_uring.
 
 mod address;
 mod open;
 mod receive;
 mod send;
+mod uring;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
-use fulmar::sync::{AtomicBool, Ordering};
+use fulmar::sync::{Arc, AtomicBool, Ordering};
 use receive::Received;
 use socket2::{SockAddr, Socket};
+use uring::UringSocket;
 
 use super::batch::{SendBatch, SendOutcome};
 use super::network::{IoError, Network, Registration, UdpSocket};
@@ -24,6 +26,8 @@ use super::spec::{SocketRole, SocketSpec};
 pub struct SystemOptions {
     /// How long a look at an empty socket lets the system poll the device, microseconds; 0 leaves that to the system.
     pub busy_poll_us: u32,
+    /// Whether sockets receive by `io_uring`, where the system lets them.
+    pub uring: bool,
 }
 
 /// The network of this machine.
@@ -34,13 +38,25 @@ pub struct SystemNetwork {
 }
 
 impl SystemNetwork {
-    /// With these options.
+    /// With these options. Without `io_uring`, after a warning, if the system does not have it or a sandbox refuses it.
     #[must_use]
-    pub fn new(options: SystemOptions) -> Self {
+    pub fn new(mut options: SystemOptions) -> Self {
+        if options.uring
+            && let Err(error) = uring::probe()
+        {
+            eprintln!("fulmar driver: io_uring can not be used, sockets receive by recvmmsg: {error}");
+            options.uring = false;
+        }
         Self {
             options,
             warned: Warned::default(),
         }
+    }
+
+    /// Whether sockets receive by `io_uring`.
+    #[must_use]
+    pub fn uses_uring(&self) -> bool {
+        self.options.uring
     }
 }
 
@@ -62,6 +78,10 @@ impl Network for SystemNetwork {
                 format!("fulmar.socket.busy.poll has no effect: {error}")
             });
         }
+        if self.options.uring {
+            let warned = Arc::clone(&self.warned.uring);
+            return Ok(Box::new(UringSocket::new(socket, warned)));
+        }
         Ok(Box::new(socket))
     }
 }
@@ -71,6 +91,7 @@ impl Network for SystemNetwork {
 struct Warned {
     receive_buffer: AtomicBool,
     busy_poll: AtomicBool,
+    uring: Arc<AtomicBool>,
 }
 
 fn warn_once(said: &AtomicBool, text: impl FnOnce() -> String) {
@@ -235,6 +256,19 @@ mod tests {
         conformance::check(&SystemNetwork::default());
     }
 
+    #[test]
+    fn io_uring_passes_the_conformance_suite() {
+        let network = SystemNetwork::new(SystemOptions {
+            uring: true,
+            ..SystemOptions::default()
+        });
+        if !network.uses_uring() {
+            eprintln!("skipped: this system has no io_uring, or not all of it");
+            return;
+        }
+        conformance::check(&network);
+    }
+
     /// A run of 30 datagrams and what of it has to arrive.
     fn run(bytes: &[u8], to: SocketAddr) -> SendBatch<'_> {
         SendBatch::of(SendEntry::run(Payload::from_slice(bytes), 1408, Some(to)))
@@ -307,7 +341,10 @@ mod tests {
 
     #[test]
     fn busy_polling_is_set_or_refused_and_never_in_the_way() {
-        let network = SystemNetwork::new(SystemOptions { busy_poll_us: 50 });
+        let network = SystemNetwork::new(SystemOptions {
+            busy_poll_us: 50,
+            ..SystemOptions::default()
+        });
         conformance::check(&network);
         let socket = SystemSocket::open(&local(Ipv4Addr::LOCALHOST.into())).unwrap();
         match open::busy_poll(&socket.socket, 50) {

@@ -21,7 +21,7 @@ const CONTROL_WORDS: usize = 16;
 const RETRIES: usize = 4;
 
 /// A sender that the system could not name; its datagram is handed out empty.
-const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+pub(super) const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// Asks the system to join datagrams; whether it will.
 pub(super) fn enable_gro(socket: &Socket) -> bool {
@@ -166,7 +166,7 @@ impl Call {
     }
 }
 
-fn read_control(header: &libc::msghdr, filled: &mut Filled) {
+pub(super) fn read_control(header: &libc::msghdr, filled: &mut Filled) {
     // SAFETY: the kernel wrote `msg_controllen` bytes of well-formed control messages to `msg_control`, which points
     // to 8-byte aligned room of this size; the macros do not leave it.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
