@@ -562,6 +562,14 @@ const EXPECTED: &[Expected] = &[
         refuses: NOT_DURATION,
     },
     flag("fulmar.nak.every.gap", "FULMAR_NAK_EVERY_GAP", "true"),
+    flag("fulmar.nak.adaptive", "FULMAR_NAK_ADAPTIVE", "true"),
+    flag("fulmar.retransmit.adaptive", "FULMAR_RETRANSMIT_ADAPTIVE", "true"),
+    delay("fulmar.heartbeat.tail", "FULMAR_HEARTBEAT_TAIL", "1ms"),
+    delay(
+        "fulmar.status.message.repeat",
+        "FULMAR_STATUS_MESSAGE_REPEAT",
+        "1ms",
+    ),
     delay(
         "aeron.retransmit.unicast.delay",
         "AERON_RETRANSMIT_UNICAST_DELAY",

@@ -136,6 +136,8 @@ impl World {
                 connection_timeout_ns: 5_000 * MS,
                 retransmit_delay_ns: if kind & 64 != 0 { MS } else { 0 },
                 retransmit_linger_ns: 10 * MS,
+                learns_round_trip: true,
+                tail_heartbeat_ns: 0,
                 max_resend: 16,
                 initial_window_length: 32 * 1024,
                 retransmit_budget_percent: 50,

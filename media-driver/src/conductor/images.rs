@@ -357,6 +357,7 @@ impl Conductor {
                 receiver_id,
                 group_tag: of_channel.group_tag,
                 status_message_timeout_ns: self.context.rcv_status_message_timeout_ns,
+                status_message_repeat_ns: self.context.status_message_repeat_ns,
                 image_liveness_timeout_ns: self.context.image_liveness_timeout_ns,
                 window_max: congestion.window_max(),
                 is_reliable: link.params.reliable,
@@ -470,7 +471,12 @@ impl Conductor {
         } else {
             NakScope::FirstGap
         };
-        LossDetector::new(delays, scope)
+        let detector = LossDetector::new(delays, scope);
+        if context.nak_adaptive && params.reliable {
+            detector.learning()
+        } else {
+            detector
+        }
     }
 
     fn allocate_image_counters(

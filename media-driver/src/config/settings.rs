@@ -313,6 +313,14 @@ settings! {
     retransmit_unicast_delay_ns: i64 = 0, "aeron.retransmit.unicast.delay", DELAY;
     /// How long the sender ignores repeated requests for frames it sent again.
     retransmit_unicast_linger_ns: i64 = 10 * MILLISECOND, "aeron.retransmit.unicast.linger", DELAY;
+    /// Whether a unicast receiver learns how long repairs take, and asks again when one takes longer; off means fixed times.
+    nak_adaptive: bool = true, "fulmar.nak.adaptive", Bool;
+    /// Whether a unicast sender measures the round trip after loss, and then ignores repeated requests only for so long.
+    retransmit_adaptive: bool = true, "fulmar.retransmit.adaptive", Bool;
+    /// How long after its last data a stream sends the first of three early heartbeats, which show that data was lost; 0 means none.
+    heartbeat_tail_ns: i64 = MILLISECOND, "fulmar.heartbeat.tail", DELAY;
+    /// How long a receiver that has opened the window again waits for data before it says so once more, up to three times; 0 means not at all.
+    status_message_repeat_ns: i64 = MILLISECOND, "fulmar.status.message.repeat", DELAY;
     /// Bytes that may be sent again per bytes sent and receiver; some more after a pause.
     retransmit_budget: i32 = 50, "fulmar.retransmit.budget", Number { min: 1, max: 10_000, unit: "percent" };
     /// Retransmissions of one group publication at a time.

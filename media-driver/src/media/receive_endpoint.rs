@@ -469,7 +469,12 @@ impl ReceiveEndpoint {
                 image.on_data(cx.now, rule, datagram.from, &header, bytes)
             };
         match outcome {
-            DataOutcome::Accepted => self.has_news = true,
+            DataOutcome::Accepted => {
+                self.has_news = true;
+                if image.reminder_deadline().is_some() {
+                    self.resting.wake(place);
+                }
+            }
             DataOutcome::Ignored => {}
             DataOutcome::Heartbeat => {
                 // One that tells of lost data, or of the end.
@@ -668,7 +673,9 @@ impl ReceiveEndpoint {
             };
             let done = image.send_pending(cx.now, &mut sink, cx.counters);
             work += done;
-            if resting.is_tired(place, done > 0) {
+            // Reminders leave on time, and are over soon.
+            let is_busy = done > 0 || image.reminder_deadline().is_some();
+            if resting.is_tired(place, is_busy) {
                 resting.rest(place, |watch| image.rest(watch));
                 deadlines.set(place, Some(image.next_deadline()));
             }
@@ -743,6 +750,16 @@ impl ReceiveEndpoint {
             deadline = deadline.earlier(self.control_deadline);
         }
         deadline
+    }
+
+    /// When the next status message is to be said again, if one is.
+    #[must_use]
+    pub fn reminder_deadline(&self) -> Option<NanoTime> {
+        let reminders = (0..self.resting.awake()).filter_map(|at| {
+            let image = self.images.get(self.resting.member(at)?)?.as_ref()?;
+            image.reminder_deadline()
+        });
+        reminders.reduce(NanoTime::earlier)
     }
 
     /// Asks whoever sent data of an unknown session for its SETUP.

@@ -625,7 +625,7 @@ impl SendEndpoint {
             Ok(FrameKind::StatusMessage) => self.on_status_message(now, datagram, from, raise),
             Ok(FrameKind::Nak) => self.on_nak(now, datagram, from),
             Ok(FrameKind::Error) => self.on_error(now, datagram, from, raise),
-            Ok(FrameKind::Rttm) => self.on_rttm(datagram, from),
+            Ok(FrameKind::Rttm) => self.on_rttm(now, datagram, from),
             Ok(FrameKind::ResponseSetup) => self.on_response_setup(datagram, raise),
             Ok(FrameKind::Data | FrameKind::Setup | FrameKind::Resolution) => Some(()),
             Err(_) => None,
@@ -740,7 +740,7 @@ impl SendEndpoint {
         Some(())
     }
 
-    fn on_rttm(&mut self, datagram: &[u8], from: SocketAddr) -> Option<()> {
+    fn on_rttm(&mut self, now: NanoTime, datagram: &[u8], from: SocketAddr) -> Option<()> {
         let rttm = Rttm::parse(datagram).ok()?;
         if let Some(index) = self.find(rttm.stream_id, rttm.session_id) {
             let publication = self.publications.get_mut(index)?;
@@ -750,7 +750,7 @@ impl SendEndpoint {
             if is_given {
                 publication.answer_rttm(&rttm, &mut self.transport);
             } else {
-                publication.on_rttm(&rttm, from, &mut self.transport);
+                publication.on_rttm(now, &rttm, from, &mut self.transport);
             }
         }
         Some(())

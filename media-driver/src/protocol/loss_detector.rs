@@ -7,6 +7,9 @@
 //! answers anything else. So that several gaps do not make each other's repeats look new, only the first gap is asked
 //! for again at the usual pace, the others not before [`CROWDED_RETRY_NS`]; and when several are due at once the
 //! first goes last, so that it is the one whose repeats are ignored.
+//!
+//! With [`LossDetector::learning`] that is so until the first gap was filled. From then on the time between request and
+//! data is known, and a gap that is not filled well after it was lost once more: every gap is asked for again then.
 #![forbid(unsafe_code)]
 
 use fulmar::id::TermId;
@@ -16,6 +19,7 @@ use fulmar::log::{HeaderWord, LogBuffers, Words, scan_gap};
 use fulmar::time::NanoTime;
 
 use super::feedback_delay::FeedbackDelay;
+use super::recovery_time::{RecoveryTime, backed_off};
 
 /// Gaps that are known at a time; more are found when these are filled.
 pub const GAPS_MAX: usize = 16;
@@ -25,6 +29,13 @@ const LOST_BYTES_MAX: i64 = 2 << 20;
 
 /// Time between requests for a gap behind the first, ns: the linger time of a sender's retransmission.
 pub const CROWDED_RETRY_NS: i64 = 10_000_000;
+
+/// A learnt time between requests is at least this, ns, and at least what is configured: on the shortest paths it is
+/// threads that wait for a processor.
+pub const LEARNT_RETRY_MIN_NS: i64 = 500_000;
+
+/// Deviations that a repair is waited for beyond its usual time.
+const RETRY_DEVIATIONS: i64 = 4;
 
 /// Which gaps are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +62,32 @@ struct OpenGap {
     position: i64,
     length: i64,
     deadline: NanoTime,
+    /// When its first byte was asked for.
+    asked: Option<NanoTime>,
+    /// How often it was asked for.
+    requests: u32,
 }
 
 impl OpenGap {
-    const NONE: OpenGap = OpenGap {
-        position: 0,
-        length: 0,
-        deadline: NanoTime(0),
-    };
+    const NONE: OpenGap = OpenGap::at(0, 0);
+
+    /// Nobody has asked for it, nor is to.
+    const fn at(position: i64, length: i64) -> OpenGap {
+        OpenGap {
+            position,
+            length,
+            deadline: NanoTime(0),
+            asked: None,
+            requests: 0,
+        }
+    }
+
+    /// Goes on where the other one stood.
+    const fn resume(&mut self, before: &OpenGap) {
+        self.deadline = before.deadline;
+        self.asked = before.asked;
+        self.requests = before.requests;
+    }
 
     const fn end(&self) -> i64 {
         self.position + self.length
@@ -75,6 +104,8 @@ impl OpenGap {
 pub struct LossDetector {
     delays: FeedbackDelay,
     scope: NakScope,
+    /// Time from asking for a gap to its first byte, where it is learnt.
+    recovery: Option<RecoveryTime>,
     /// In order of position; the first `count` are valid.
     gaps: [OpenGap; GAPS_MAX],
     count: usize,
@@ -96,6 +127,7 @@ impl LossDetector {
         Self {
             delays,
             scope,
+            recovery: None,
             gaps: [OpenGap::NONE; GAPS_MAX],
             count: 0,
             rebuild_position: 0,
@@ -103,6 +135,15 @@ impl LossDetector {
             high_water_mark: 0,
             bytes_lost: 0,
         }
+    }
+
+    /// Learns how long repairs take, and asks again when one takes longer. Without effect where a group shares the
+    /// requests, and where only the first gap is asked for.
+    #[must_use]
+    pub fn learning(mut self) -> Self {
+        let can_learn = !self.delays.is_group() && self.scope == NakScope::EveryGap;
+        self.recovery = can_learn.then(RecoveryTime::new);
+        self
     }
 
     /// Looks at what has arrived between `rebuild_position` (that of the last pass, or the fastest subscriber's if it
@@ -170,11 +211,7 @@ impl LossDetector {
         let Some(length) = found.gap_length else {
             return false;
         };
-        let mut gap = OpenGap {
-            position: found.rebuild_position,
-            length,
-            deadline: NanoTime(0),
-        };
+        let mut gap = OpenGap::at(found.rebuild_position, length);
         if is_being_filled(&gap, log, high_water_mark) {
             return false;
         }
@@ -182,10 +219,10 @@ impl LossDetector {
             .as_slice()
             .first()
             .filter(|known| known.position == gap.position && known.length == gap.length);
-        gap.deadline = match same {
-            Some(known) => known.deadline,
-            None => now.plus_nanos(self.delays.first()),
-        };
+        match same {
+            Some(known) => gap.resume(known),
+            None => gap.deadline = now.plus_nanos(self.delays.first()),
+        }
         let is_new = same.is_none();
         if is_new {
             self.bytes_lost += known.missing_from(&gap);
@@ -220,6 +257,7 @@ impl LossDetector {
     /// the parts: what lies behind them has to be found anew.
     fn look_again<B: Words>(&mut self, now: NanoTime, log: &LogBuffers<B>, known: &Gaps) -> bool {
         for gap in known.as_slice() {
+            self.learn(now, log, gap);
             let has_end = gap.end() <= self.scanned_to;
             if !has_end {
                 continue;
@@ -245,6 +283,9 @@ impl LossDetector {
                         length
                     },
                     deadline: gap.deadline,
+                    // Where the first byte has come the clock starts anew with the next request.
+                    asked: gap.asked.filter(|_| found.rebuild_position == gap.position),
+                    requests: gap.requests,
                 };
                 if !self.push(rest) {
                     self.scanned_to = rest.position;
@@ -280,19 +321,20 @@ impl LossDetector {
             if lost_bytes >= LOST_BYTES_MAX {
                 break;
             }
-            let mut gap = OpenGap {
-                position: found.rebuild_position,
-                length,
-                deadline: NanoTime(0),
-            };
+            let mut gap = OpenGap::at(found.rebuild_position, length);
             if is_being_filled(&gap, log, high_water_mark) {
                 break;
             }
             let before = known.as_slice().iter().find(|before| gap.is_within(before));
-            gap.deadline = match before {
-                Some(before) => before.deadline,
-                None => now.plus_nanos(self.delays.first()),
-            };
+            match before {
+                Some(before) => {
+                    gap.resume(before);
+                    if gap.position != before.position {
+                        gap.asked = None;
+                    }
+                }
+                None => gap.deadline = now.plus_nanos(self.delays.first()),
+            }
             if before.is_none() {
                 loss_found = true;
                 self.bytes_lost += known.missing_from(&gap);
@@ -325,14 +367,35 @@ impl LossDetector {
                 shape.offset(gap.position),
                 gap.length as i32,
             );
+            gap.asked.get_or_insert(now);
             let retry = self.delays.retry();
             let is_crowded = index > 0 && !self.delays.is_group();
-            let wait = if is_crowded {
-                retry.max(CROWDED_RETRY_NS)
-            } else {
-                retry
+            let learnt = self
+                .recovery
+                .and_then(|time| time.with_deviations(RETRY_DEVIATIONS));
+            let wait = match learnt {
+                Some(learnt) => {
+                    let learnt = learnt.max(LEARNT_RETRY_MIN_NS).max(retry);
+                    backed_off(learnt, gap.requests, CROWDED_RETRY_NS)
+                }
+                None if is_crowded => retry.max(CROWDED_RETRY_NS),
+                None => retry,
             };
+            gap.requests = gap.requests.saturating_add(1);
             gap.deadline = now.plus_nanos(wait);
+        }
+    }
+
+    /// The first byte of a gap that was asked for has come: that is how long a repair takes. One that was asked for more
+    /// than once counts from the first time, so that a path that became longer is noticed.
+    fn learn<B: Words>(&mut self, now: NanoTime, log: &LogBuffers<B>, gap: &OpenGap) {
+        let has_come =
+            |gap: &OpenGap| gap.position < self.rebuild_position || !is_empty_at(log, gap.position);
+        let Some(asked) = gap.asked.filter(|_| has_come(gap)) else {
+            return;
+        };
+        if let Some(recovery) = &mut self.recovery {
+            recovery.on_sample(now.since(asked));
         }
     }
 
@@ -819,6 +882,108 @@ mod tests {
         watch.pass(2_000 + RETRY);
         watch.pass(3_000 + RETRY);
         assert_eq!(watch.rebuild_position, 41 * 64);
+    }
+
+    /// A detector that has asked for a gap at 1,000 and got it so much later.
+    fn learnt(repair_ns: i64) -> Watch {
+        let mut watch = Watch::with(unicast(NakScope::EveryGap).learning());
+        watch.arrive(64, 64);
+        watch.pass(0);
+        assert_eq!(watch.pass(1_000), [(0, 64)]);
+        watch.arrive(0, 64);
+        assert_eq!(watch.pass(1_000 + repair_ns), []);
+        assert_eq!(watch.rebuild_position, 128);
+        watch
+    }
+
+    /// When the gap at `position` is raised from `start` on, while nothing comes, up to a time.
+    fn raised_at(watch: &mut Watch, position: i64, start: i64, end: i64) -> Vec<i64> {
+        let mut times = Vec::new();
+        for now in (start..end).step_by(10_000) {
+            let raised = watch.pass(now);
+            times.extend(raised.iter().filter(|gap| gap.0 == position).map(|_| now - start));
+        }
+        times
+    }
+
+    #[test]
+    fn a_repair_that_takes_longer_than_usual_is_asked_for_again_whichever_gap_it_is() {
+        for (first, position) in [(128, 128), (128, 256)] {
+            let mut watch = learnt(200_000);
+            watch.arrive(first + 64, 64);
+            watch.arrive(320, 64);
+            let times = raised_at(&mut watch, position, 10_000_000, 25_000_000);
+            // 500 us and a pass, then twice as long each time, at most 10 ms.
+            let waits: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert_eq!(
+                waits,
+                [500_000, 1_000_000, 2_000_000, 4_000_000],
+                "{position}: {times:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn over_a_long_path_nothing_is_asked_for_twice_before_it_can_have_come() {
+        const MS: i64 = 1_000_000;
+        let mut watch = learnt(100 * MS);
+        watch.arrive(192, 64);
+        let times = raised_at(&mut watch, 128, 200 * MS, 450 * MS);
+        assert_eq!(times.len(), 1, "{times:?}");
+        let times = raised_at(&mut watch, 128, 450 * MS, 1_000 * MS);
+        assert!(!times.is_empty(), "it was lost");
+    }
+
+    #[test]
+    fn a_path_that_became_longer_is_learnt_from_repairs_that_were_asked_for_again() {
+        const MS: i64 = 1_000_000;
+        let mut watch = learnt(200_000);
+        let mut now = 10 * MS;
+        let mut requests = Vec::new();
+        for gap in 0..12i64 {
+            let position = 128 + gap * 128;
+            watch.arrive(position + 64, 64);
+            requests.push(raised_at(&mut watch, position, now, now + 50 * MS).len());
+            watch.arrive(position, 64);
+            now += 50 * MS;
+            watch.pass(now);
+        }
+        assert!(requests[0] > 3, "{requests:?}");
+        assert!(
+            requests[6..].iter().all(|requests| *requests == 1),
+            "{requests:?}"
+        );
+    }
+
+    #[test]
+    fn parts_of_a_gap_and_late_originals_are_not_taken_for_its_repair() {
+        let mut watch = learnt(200_000);
+        let before = watch.detector.recovery;
+        watch.arrive(512, 64);
+        watch.pass(10_000_000);
+        assert_eq!(watch.pass(10_001_000), [(128, 384)]);
+        // Something in the middle of it comes first: its first byte is still missing.
+        watch.arrive(256, 64);
+        watch.pass(11_000_000);
+        assert_eq!(watch.detector.recovery, before);
+        // A gap that was never asked for closes by itself.
+        watch.arrive(640, 64);
+        watch.pass(11_000_500);
+        watch.arrive(576, 64);
+        watch.pass(11_000_600);
+        assert_eq!(watch.detector.recovery, before);
+    }
+
+    #[test]
+    fn groups_and_detectors_of_the_first_gap_keep_their_times() {
+        let group = FeedbackDelay::group(10, 10_000_000, fastrand::Rng::with_seed(3));
+        assert!(
+            LossDetector::new(group, NakScope::EveryGap)
+                .learning()
+                .recovery
+                .is_none()
+        );
+        assert!(unicast(NakScope::FirstGap).learning().recovery.is_none());
     }
 
     #[test]

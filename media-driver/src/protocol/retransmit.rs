@@ -1,11 +1,19 @@
 //! Frames sent again on request (wire protocol 3.8). A request becomes an action: it may wait for the delay, is sent,
-//! and lingers, so that the requests which a receiver repeats until the frames arrive are not answered once more.
+//! and lingers, so that the requests which a receiver repeats until the frames arrive are not answered once more. Once
+//! the round trip is known, a request that comes later than that after the frames says that they were lost again: it is
+//! answered, and each time the action then lingers for twice as long.
 //!
 //! Long ranges are sent in portions, one per send pass, so that one receiver that lost a lot does not stop the other
 //! streams of the agent. How much may be sent again at all is a [`RetransmitBudget`].
 #![forbid(unsafe_code)]
 
 use fulmar::time::NanoTime;
+
+use super::recovery_time::{RECOVERY_MAX_NS, RecoveryTime, backed_off};
+
+/// A learnt linger time is at least this, ns: below it, it is threads that wait for a processor. Half of what our own
+/// receivers wait at least before they repeat a request.
+pub const LEARNT_LINGER_MIN_NS: i64 = 250_000;
 
 /// What happens when all actions are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +52,12 @@ pub struct Resend {
 enum Stage {
     Waiting(NanoTime),
     Sending,
-    Lingering(NanoTime),
+    Lingering {
+        /// From here on a repeated request is answered.
+        answers_from: NanoTime,
+        /// From here on nothing is known of it.
+        until: NanoTime,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +68,19 @@ struct Action {
     stage: Stage,
     /// Order of acceptance.
     age: u64,
+    /// How often the same was sent before.
+    repeats: u32,
 }
+
+impl Action {
+    /// It was sent, and what comes back for it should have come long ago.
+    fn is_overdue(&self, now: NanoTime) -> bool {
+        matches!(self.stage, Stage::Lingering { answers_from, .. } if answers_from.is_due(now))
+    }
+}
+
+/// Deviations that a round trip is given beyond its usual time. Our own receivers give it more.
+const LINGER_DEVIATIONS: i64 = 1;
 
 /// The actions of one publication.
 #[derive(Debug)]
@@ -64,6 +89,7 @@ pub struct RetransmitHandler {
     semantics: RetransmitSemantics,
     delay_ns: i64,
     linger_ns: i64,
+    round_trip: RecoveryTime,
     accepted: u64,
     /// Actions that wait or are sent; lingering ones need no attention.
     pending: usize,
@@ -85,6 +111,7 @@ impl RetransmitHandler {
             semantics,
             delay_ns,
             linger_ns,
+            round_trip: RecoveryTime::new(),
             accepted: 0,
             pending: 0,
         }
@@ -94,11 +121,18 @@ impl RetransmitHandler {
     /// already clamped.
     pub fn on_nak(&mut self, now: NanoTime, position: i64, length: i32) -> NakOutcome {
         self.end_lingering(now);
-        let covers = |action: &Action| action.position <= position && position < action.end;
-        if self.actions.iter().flatten().any(covers) {
-            return NakOutcome::Suppressed;
+        let mut repeated = None;
+        for (index, action) in self.actions.iter().enumerate() {
+            let Some(action) = action else { continue };
+            if !(action.position..action.end).contains(&position) {
+                continue;
+            }
+            if !action.is_overdue(now) {
+                return NakOutcome::Suppressed;
+            }
+            repeated = Some((index, action.repeats.saturating_add(1)));
         }
-        let Some(index) = self.free_action() else {
+        let Some((index, repeats)) = repeated.or_else(|| self.free_action().map(|index| (index, 0))) else {
             return NakOutcome::Overflow;
         };
         let stage = if self.delay_ns == 0 {
@@ -114,14 +148,20 @@ impl RetransmitHandler {
             next: position,
             stage,
             age: self.accepted,
+            repeats,
         });
         NakOutcome::Accepted
+    }
+
+    /// A round trip to the receiver took so long, ns.
+    pub fn on_round_trip(&mut self, round_trip_ns: i64) {
+        self.round_trip.on_sample(round_trip_ns.min(RECOVERY_MAX_NS));
     }
 
     fn end_lingering(&mut self, now: NanoTime) {
         for action in &mut self.actions {
             if let Some(Action {
-                stage: Stage::Lingering(until),
+                stage: Stage::Lingering { until, .. },
                 ..
             }) = action
                 && until.is_due(now)
@@ -140,7 +180,7 @@ impl RetransmitHandler {
         }
         let oldest =
             (0..self.actions.len()).min_by_key(|index| self.actions[*index].map(|action| action.age))?;
-        if self.actions[oldest].is_some_and(|action| !matches!(action.stage, Stage::Lingering(_))) {
+        if self.actions[oldest].is_some_and(|action| !matches!(action.stage, Stage::Lingering { .. })) {
             self.pending -= 1;
         }
         self.actions[oldest] = None;
@@ -186,7 +226,14 @@ impl RetransmitHandler {
         match next {
             Some(next) if next < action.end => action.next = next.max(action.next),
             _ => {
-                action.stage = Stage::Lingering(now.plus_nanos(self.linger_ns));
+                let learnt = self.round_trip.with_deviations(LINGER_DEVIATIONS);
+                let quiet_ns = learnt.map_or(self.linger_ns, |learnt| {
+                    backed_off(learnt.max(LEARNT_LINGER_MIN_NS), action.repeats, self.linger_ns)
+                });
+                action.stage = Stage::Lingering {
+                    answers_from: now.plus_nanos(quiet_ns),
+                    until: now.plus_nanos(quiet_ns.max(self.linger_ns)),
+                };
                 self.pending -= 1;
             }
         }
@@ -201,7 +248,7 @@ impl RetransmitHandler {
         let due = |action: &Action| match action.stage {
             Stage::Waiting(until) => Some(until),
             Stage::Sending => Some(now),
-            Stage::Lingering(_) => None,
+            Stage::Lingering { .. } => None,
         };
         self.actions
             .iter()
@@ -325,6 +372,52 @@ mod tests {
             assert_eq!(handler.on_nak(at(LINGER), 64, 128), NakOutcome::Accepted);
             assert_eq!(send_all(&mut handler, at(LINGER)), [(64, 192)]);
         }
+    }
+
+    #[test]
+    fn what_is_lost_again_is_sent_again_after_a_round_trip_and_each_time_later() {
+        let mut handler = unicast(16);
+        (0..50).for_each(|_| handler.on_round_trip(1_000_000));
+        let mut sent = Vec::new();
+        for now in (0..40_000_000).step_by(100_000) {
+            if handler.on_nak(at(now), 64, 128) == NakOutcome::Accepted {
+                assert_eq!(send_all(&mut handler, at(now)), [(64, 192)]);
+                sent.push(now);
+            }
+        }
+        let waits: Vec<i64> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!((1_000_000..1_300_000).contains(&waits[0]), "{waits:?}");
+        assert!(waits[1] >= 2_000_000 && waits[2] >= 4_000_000, "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= LINGER), "{waits:?}");
+    }
+
+    #[test]
+    fn a_request_that_covers_more_than_one_action_waits_for_the_later_one() {
+        let mut handler = unicast(16);
+        handler.on_round_trip(1_000_000);
+        handler.on_nak(at(0), 0, 64);
+        send_all(&mut handler, at(0));
+        handler.on_nak(at(1_900_000), 64, 64);
+        send_all(&mut handler, at(1_900_000));
+        assert_eq!(handler.on_nak(at(2_000_000), 64, 64), NakOutcome::Suppressed);
+        assert_eq!(handler.on_nak(at(2_000_000), 0, 64), NakOutcome::Accepted);
+        assert_eq!(send_all(&mut handler, at(2_000_000)), [(0, 64)]);
+    }
+
+    #[test]
+    fn a_late_repeat_of_an_old_request_is_ignored_within_the_round_trip() {
+        let mut handler = unicast(16);
+        (0..10).for_each(|_| handler.on_round_trip(100_000_000));
+        handler.on_nak(at(0), 64, 128);
+        send_all(&mut handler, at(0));
+        for now in (0..100_000_000).step_by(1_000_000) {
+            assert_eq!(
+                handler.on_nak(at(now), 64, 128),
+                NakOutcome::Suppressed,
+                "at {now}"
+            );
+        }
+        assert_eq!(handler.on_nak(at(200_000_000), 64, 128), NakOutcome::Accepted);
     }
 
     #[test]

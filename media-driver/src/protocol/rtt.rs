@@ -1,5 +1,6 @@
 //! Round-trip time measurement on the receiving side (wire protocol 4.11): what to do with an RTTM frame. Whether to
-//! send requests at all is for congestion control to say.
+//! send requests at all is for congestion control to say. And on the sending side, where requests are ours alone:
+//! receivers of either make answer them.
 #![forbid(unsafe_code)]
 
 use fulmar::id::{SessionId, StreamId};
@@ -59,9 +60,109 @@ pub fn request(now: NanoTime, session_id: SessionId, stream_id: StreamId, receiv
     }
 }
 
+/// A sender measures at most this often, ns.
+pub const PROBE_INTERVAL_NS: i64 = 20_000_000;
+/// An answer is waited for at most so long, ns, before the next request may leave.
+const PROBE_PATIENCE_MAX_NS: i64 = 1_000_000_000;
+
+/// A sender's measurements: one at a time. What is not answered makes the next one wait for twice as long, so that
+/// answers of the longest paths come before they are forgotten.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    asked: Option<NanoTime>,
+    is_answered: bool,
+    patience_ns: i64,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            asked: None,
+            is_answered: false,
+            patience_ns: PROBE_INTERVAL_NS,
+        }
+    }
+}
+
+impl Probe {
+    /// The request to send now, to whichever receiver there is; `None` if it is not time for one.
+    pub fn poll(&mut self, now: NanoTime, session_id: SessionId, stream_id: StreamId) -> Option<Rttm> {
+        if let Some(asked) = self.asked {
+            if now.since(asked) < self.patience_ns {
+                return None;
+            }
+            if !self.is_answered {
+                self.patience_ns = (self.patience_ns * 2).min(PROBE_PATIENCE_MAX_NS);
+            }
+        }
+        self.asked = Some(now);
+        self.is_answered = false;
+        Some(request(now, session_id, stream_id, 0))
+    }
+
+    /// The round trip that an RTTM frame of the receiver tells, ns. An answer counts once.
+    pub fn on_answer(&mut self, now: NanoTime, rttm: &Rttm) -> Option<i64> {
+        let asked = self.asked.filter(|asked| asked.0 == rttm.echo_timestamp)?;
+        if self.is_answered || rttm.is_request() {
+            return None;
+        }
+        self.is_answered = true;
+        self.patience_ns = PROBE_INTERVAL_NS;
+        let rtt_ns = now.since(asked).wrapping_sub(rttm.reception_delta);
+        (0..=RTT_MAX_NS).contains(&rtt_ns).then_some(rtt_ns)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn probe_at(probe: &mut Probe, nanos: i64) -> Option<Rttm> {
+        probe.poll(NanoTime(nanos), SessionId(1), StreamId(2))
+    }
+
+    #[test]
+    fn a_sender_measures_once_in_an_interval_and_an_answer_counts_once() {
+        let mut probe = Probe::default();
+        let asked = probe_at(&mut probe, 7).unwrap();
+        assert!(asked.is_request() && asked.receiver_id == 0);
+        assert_eq!(probe_at(&mut probe, 8), None);
+        assert_eq!(
+            probe.on_answer(NanoTime(507), &asked),
+            None,
+            "a request is no answer"
+        );
+        assert_eq!(probe.on_answer(NanoTime(507), &asked.answer()), Some(500));
+        assert_eq!(probe.on_answer(NanoTime(507), &asked.answer()), None);
+        assert_eq!(probe_at(&mut probe, PROBE_INTERVAL_NS), None);
+        assert!(probe_at(&mut probe, 7 + PROBE_INTERVAL_NS).is_some());
+        assert_eq!(
+            probe.on_answer(NanoTime(9), &asked.answer()),
+            None,
+            "of another request"
+        );
+    }
+
+    #[test]
+    fn an_answer_over_a_long_path_comes_in_time_for_a_later_request() {
+        let mut probe = Probe::default();
+        let mut answers: Vec<(i64, Rttm)> = Vec::new();
+        let mut samples = Vec::new();
+        for now in (0..2_000 * MS).step_by(1_000_000) {
+            if let Some(asked) = probe_at(&mut probe, now) {
+                answers.push((now + 300 * MS, asked.answer()));
+            }
+            for (_, answer) in answers.extract_if(.., |(due, _)| *due <= now) {
+                samples.extend(probe.on_answer(NanoTime(now), &answer));
+            }
+        }
+        assert!(
+            samples.len() >= 2 && samples.iter().all(|sample| *sample == 300 * MS),
+            "{samples:?}"
+        );
+    }
 
     const RECEIVER: i64 = 7;
 

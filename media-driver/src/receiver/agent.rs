@@ -239,6 +239,9 @@ impl Agent for ReceiverAgent {
 
     fn next_deadline(&self) -> NanoTime {
         let mut deadline = self.deadline.plus_nanos(TIMER_SLACK_NS);
+        let endpoints = self.routes.iter();
+        let reminders = endpoints.filter_map(|endpoint| endpoint.reminder_deadline());
+        deadline = reminders.fold(deadline, NanoTime::earlier);
         if self.re_resolution_interval_ns != 0 && self.routes.has_names() {
             deadline = deadline.earlier(self.re_resolution_deadline);
         }

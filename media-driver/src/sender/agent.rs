@@ -357,7 +357,8 @@ impl SenderAgent {
         let Some(publication) = endpoint.publication(index) else {
             return;
         };
-        let is_busy = bytes > 0 || !publication.is_quiet();
+        // Early heartbeats leave on time, as no queue of timers on a grid has them: they are over soon.
+        let is_busy = bytes > 0 || !publication.is_quiet() || publication.tail_deadline().is_some();
         if self.resting.is_tired(route, is_busy) {
             self.resting.rest(route, |watch| publication.rest(watch));
             self.deadlines.set(route, Some(publication.next_deadline(now)));
@@ -525,7 +526,12 @@ impl Agent for SenderAgent {
         if self.has_failed && deadline.is_due(earliest) {
             deadline = earliest;
         }
-        self.stall.to_real(coalesced(now, deadline))
+        let tail = (0..self.resting.awake()).filter_map(|at| {
+            let (at, index) = *self.routes.get(self.resting.member(at)?)?;
+            self.endpoints.get(at)?.publication(index)?.tail_deadline()
+        });
+        let deadline = tail.fold(coalesced(now, deadline), NanoTime::earlier);
+        self.stall.to_real(deadline)
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) fn limits() -> SenderLimits {
         connection_timeout_ns: 5000 * MS,
         retransmit_delay_ns: 0,
         retransmit_linger_ns: 10 * MS,
+        learns_round_trip: false,
+        tail_heartbeat_ns: 0,
         max_resend: 16,
         initial_window_length: 128 * 1024,
         retransmit_budget_percent: 50,

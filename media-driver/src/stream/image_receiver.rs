@@ -29,6 +29,7 @@ use crate::network_counters::NetworkCounters;
 use crate::protocol::connections::{Admission, Connections, FeedbackKind, TransportRule};
 use crate::protocol::quiet_timer;
 use crate::protocol::rtt::{self, RttmAction};
+use crate::protocol::window_reminder::WindowReminder;
 
 /// Takes feedback frames on their way out. They are copied; when they leave is the sink's business.
 pub trait FeedbackSink {
@@ -64,6 +65,9 @@ pub struct ImageParts {
     pub group_tag: Option<i64>,
     /// Time between status messages without another reason, nanoseconds.
     pub status_message_timeout_ns: i64,
+    /// Time before a status message that opened the window is said again when nothing comes, nanoseconds; 0 for not at
+    /// all.
+    pub status_message_repeat_ns: i64,
     /// How long a silent source counts as active, nanoseconds.
     pub image_liveness_timeout_ns: i64,
     /// The largest window that congestion control ever gives, bytes.
@@ -125,6 +129,7 @@ pub struct ImageReceiver {
     last_sent: NanoTime,
     /// Where its status messages stand beside the grid, ns.
     phase_ns: i64,
+    reminder: WindowReminder,
     end_of_stream: Option<i64>,
 }
 
@@ -141,6 +146,7 @@ impl ImageReceiver {
             receiver_id,
             group_tag,
             status_message_timeout_ns,
+            status_message_repeat_ns,
             image_liveness_timeout_ns,
             window_max,
             is_reliable,
@@ -151,6 +157,7 @@ impl ImageReceiver {
         let mut connections = Connections::new(checks_source);
         connections.on_activity(now, transport, source, SETUP_LENGTH);
         counters.high_water_mark.set_release(join_position);
+        let reminder = WindowReminder::new(status_message_repeat_ns, log.mtu_length(), now);
         Self {
             correlation_id,
             shape: log.shape(),
@@ -174,6 +181,7 @@ impl ImageReceiver {
             last_position: join_position,
             last_sent: now,
             phase_ns: 0,
+            reminder,
             end_of_stream: None,
         }
     }
@@ -255,7 +263,7 @@ impl ImageReceiver {
         self.on_accepted(now, rule, source, datagram.len());
         let term = self.log.term(self.shape.partition(position));
         rebuild::insert(term, header.term_offset, datagram);
-        self.raise_high_water_mark(end);
+        self.raise_high_water_mark(now, end);
         DataOutcome::Accepted
     }
 
@@ -287,7 +295,7 @@ impl ImageReceiver {
             return DataOutcome::UnderRun;
         }
         self.on_accepted(now, rule, source, datagram.len());
-        self.raise_high_water_mark(position);
+        self.raise_high_water_mark(now, position);
         // An end that is announced again does not move it: what subscribers were told stays.
         if is_eos(datagram)
             && let Some(end) = self.connections.on_end_of_stream(rule.id, position)
@@ -306,8 +314,9 @@ impl ImageReceiver {
     }
 
     #[inline]
-    fn raise_high_water_mark(&mut self, position: i64) {
+    fn raise_high_water_mark(&mut self, now: NanoTime, position: i64) {
         if position > self.high_water_mark {
+            self.reminder.on_high_water_mark(now, position);
             self.high_water_mark = position;
             self.shared.set_high_water_mark(position);
             self.counters.high_water_mark.set_release(position);
@@ -393,6 +402,13 @@ impl ImageReceiver {
         quiet_timer::next_status_message(self.last_sent, self.status_message_timeout_ns, self.phase_ns)
     }
 
+    /// When a status message is said again because the sender seems not to have heard it. It is to leave on time.
+    #[inline]
+    #[must_use]
+    pub fn reminder_deadline(&self) -> Option<NanoTime> {
+        self.reminder.deadline(self.high_water_mark)
+    }
+
     #[inline]
     fn send_status_message(
         &mut self,
@@ -407,10 +423,16 @@ impl ImageReceiver {
         }
         let mut is_timed = self.shared.take_status_message_due();
         is_timed |= self.next_deadline().is_due(now);
-        if scheduled.is_none() && !is_timed {
+        let is_reminder = self
+            .reminder_deadline()
+            .is_some_and(|deadline| deadline.is_due(now))
+            && !self.shared.is_superseded();
+        if scheduled.is_none() && !is_timed && !is_reminder {
             return 0;
         }
         self.last_sent = now;
+        let limit = self.next.position + i64::from(self.next.window);
+        self.reminder.on_status_message(now, limit, self.high_water_mark);
         if is_timed {
             let active = self.connections.active(now, self.image_liveness_timeout_ns);
             self.shared.set_active_transports(active);

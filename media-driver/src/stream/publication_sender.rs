@@ -25,11 +25,17 @@ use crate::protocol::quiet_timer;
 use crate::protocol::receiver_liveness::ReceiverLiveness;
 use crate::protocol::report_rate::ReportRate;
 use crate::protocol::retransmit::{NakOutcome, RetransmitBudget, RetransmitHandler, RetransmitSemantics};
+use crate::protocol::rtt;
 
 /// SETUPs of one publication are more than this apart (wire protocol 3.3).
 pub const SETUP_INTERVAL_NS: i64 = 100_000_000;
 /// A heartbeat is sent when nothing was for more than this (wire protocol 3.5).
 pub const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
+
+/// Heartbeats that follow the last data early, so that its loss shows before [`HEARTBEAT_INTERVAL_NS`] is over.
+pub const TAIL_HEARTBEATS: u32 = 3;
+/// Each of them waits for so many times the silence before the one before.
+const TAIL_HEARTBEAT_FACTOR: i64 = 4;
 
 /// Refusals of one publication that are told to the clients at once; a refusal is two datagrams of anybody whom an
 /// unconnected socket hears.
@@ -113,6 +119,10 @@ pub struct SenderLimits {
     pub retransmit_delay_ns: i64,
     /// Repeated requests are ignored for so long, ns.
     pub retransmit_linger_ns: i64,
+    /// Whether the round trip is measured when something was lost, and what is lost again is sent again after it.
+    pub learns_round_trip: bool,
+    /// The first heartbeat after data is due after so much silence, ns; 0 for none before its usual time.
+    pub tail_heartbeat_ns: i64,
     /// Requests answered at the same time.
     pub max_resend: usize,
     /// Receiver window that retransmission assumes, bytes.
@@ -135,6 +145,8 @@ impl SenderLimits {
             connection_timeout_ns: context.publication_connection_timeout_ns,
             retransmit_delay_ns: context.retransmit_unicast_delay_ns,
             retransmit_linger_ns: context.retransmit_unicast_linger_ns,
+            learns_round_trip: context.retransmit_adaptive,
+            tail_heartbeat_ns: context.heartbeat_tail_ns,
             max_resend: usize::try_from(max_resend).unwrap_or(1),
             initial_window_length: context.initial_window_length,
             retransmit_budget_percent: context.retransmit_budget,
@@ -221,6 +233,7 @@ pub struct PublicationSender {
     flow_control: FlowControl,
     receivers: ReceiverLiveness,
     retransmit: RetransmitHandler,
+    probe: rtt::Probe,
     budget: RetransmitBudget,
     refusals: ReportRate,
     counters: SenderCounters,
@@ -240,6 +253,8 @@ pub struct PublicationSender {
     was_heartbeat: bool,
     /// Where its heartbeats stand beside the grid, ns.
     phase_ns: i64,
+    /// Early heartbeats since data left last.
+    tail_heartbeats: u32,
     /// Data was sent since waiting for the window was counted last.
     tracks_back_pressure: bool,
     response_target: Option<SocketAddr>,
@@ -303,6 +318,7 @@ impl PublicationSender {
                 limits.retransmit_delay_ns,
                 limits.retransmit_linger_ns,
             ),
+            probe: rtt::Probe::default(),
             budget: RetransmitBudget::new(
                 max_retransmit_length.max(window),
                 window,
@@ -323,6 +339,7 @@ impl PublicationSender {
             last_heartbeat_flags: 0,
             was_heartbeat: false,
             phase_ns: 0,
+            tail_heartbeats: TAIL_HEARTBEATS,
             tracks_back_pressure: false,
             response_target: None,
             is_parked: false,
@@ -509,6 +526,7 @@ impl PublicationSender {
             self.set_position(sent);
             self.last_frame = Some(now);
             self.was_heartbeat = false;
+            self.tail_heartbeats = 0;
             self.tracks_back_pressure = true;
         }
         bytes
@@ -565,17 +583,34 @@ impl PublicationSender {
         }
         self.last_frame = Some(now);
         self.was_heartbeat = true;
+        self.tail_heartbeats = self.tail_heartbeats.saturating_add(1);
         self.last_heartbeat_flags = flags;
     }
 
     /// When the next heartbeat is due. Those of a quiet stream come to stand on a grid.
     fn heartbeat_deadline(&self, now: NanoTime) -> NanoTime {
+        if let Some(tail) = self.tail_deadline() {
+            return tail;
+        }
         match self.last_frame {
             Some(last) if self.was_heartbeat => {
                 quiet_timer::next_heartbeat(last, HEARTBEAT_INTERVAL_NS, self.phase_ns)
             }
             last => after(last, HEARTBEAT_INTERVAL_NS, now),
         }
+    }
+
+    /// When the next early heartbeat is due: what was sent last may be lost, and nothing else shows it. It is to come on
+    /// time, whatever grid other timers stand on.
+    #[must_use]
+    pub fn tail_deadline(&self) -> Option<NanoTime> {
+        let is_due = self.tail_heartbeats < TAIL_HEARTBEATS && self.limits.tail_heartbeat_ns > 0;
+        let last = self
+            .last_frame
+            .filter(|_| is_due && self.has_initial_connection)?;
+        let factor = TAIL_HEARTBEAT_FACTOR.pow(self.tail_heartbeats);
+        let silence = self.limits.tail_heartbeat_ns.saturating_mul(factor);
+        Some(last.plus_nanos(silence.min(HEARTBEAT_INTERVAL_NS)))
     }
 
     fn heartbeat_flags(&self) -> u8 {
@@ -796,14 +831,34 @@ impl PublicationSender {
         match self.retransmit.on_nak(now, position, length as i32) {
             NakOutcome::Accepted => {
                 self.send_again(now, sink);
+                self.measure_round_trip(now, sink);
             }
             NakOutcome::Suppressed => {}
             NakOutcome::Overflow => self.system.increment(SystemCounter::RetransmitOverflow),
         }
     }
 
-    /// Answers a measurement of the round trip (wire protocol 3.9).
-    pub fn on_rttm(&mut self, rttm: &Rttm, from: SocketAddr, sink: &mut dyn FrameSink) {
+    /// Of a group every member has its own distance: there the linger time stays what it is.
+    fn measure_round_trip(&mut self, now: NanoTime, sink: &mut dyn FrameSink) {
+        if !self.limits.learns_round_trip || self.traits.has_group_semantics {
+            return;
+        }
+        if let Some(request) = self.probe.poll(now, self.session_id, self.stream_id) {
+            let frame = request.encode();
+            let mut batch = SendBatch::of(SendEntry::datagram(Payload::from_slice(&frame), None));
+            sink.send(&mut batch, FrameClass::Stream, self.response_target);
+        }
+    }
+
+    /// Answers a measurement of the round trip (wire protocol 3.9), or takes the answer to one of our own.
+    pub fn on_rttm(&mut self, now: NanoTime, rttm: &Rttm, from: SocketAddr, sink: &mut dyn FrameSink) {
+        if !rttm.is_request() {
+            let is_known = self.receivers.is_source(from);
+            if let Some(rtt_ns) = is_known.then(|| self.probe.on_answer(now, rttm)).flatten() {
+                self.retransmit.on_round_trip(rtt_ns);
+            }
+            return;
+        }
         // Of a group only members are answered: the answer goes to every destination.
         if !self.traits.has_group_semantics || self.receivers.is_source(from) {
             self.answer_rttm(rttm, sink);

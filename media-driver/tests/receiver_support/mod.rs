@@ -172,6 +172,7 @@ impl TestImage {
                 receiver_id: RECEIVER_ID,
                 group_tag: options.group_tag,
                 status_message_timeout_ns: 200 * MS,
+                status_message_repeat_ns: 0,
                 image_liveness_timeout_ns: 10 * SECOND,
                 window_max: congestion.window_max(),
                 is_reliable: options.is_reliable,

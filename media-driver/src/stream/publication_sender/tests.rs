@@ -848,14 +848,16 @@ fn a_measurement_is_answered_and_an_answer_is_not() {
         reception_delta: 0,
         receiver_id: 7,
     };
-    fixture.sender.on_rttm(&request, peer(1), &mut fixture.sink);
+    fixture
+        .sender
+        .on_rttm(at(0), &request, peer(1), &mut fixture.sink);
     let sent = fixture.sink.take();
     let answer = Rttm::parse(&sent[0]).unwrap();
     assert_eq!(
         (answer.flags, answer.echo_timestamp, answer.receiver_id),
         (0, 99, 7)
     );
-    fixture.sender.on_rttm(&answer, peer(1), &mut fixture.sink);
+    fixture.sender.on_rttm(at(0), &answer, peer(1), &mut fixture.sink);
     assert!(fixture.sink.take().is_empty());
 }
 
@@ -871,9 +873,13 @@ fn strangers_do_not_make_a_group_answer() {
         reception_delta: 0,
         receiver_id: 7,
     };
-    fixture.sender.on_rttm(&request, peer(2), &mut fixture.sink);
+    fixture
+        .sender
+        .on_rttm(at(0), &request, peer(2), &mut fixture.sink);
     assert!(fixture.sink.take().is_empty());
-    fixture.sender.on_rttm(&request, peer(1), &mut fixture.sink);
+    fixture
+        .sender
+        .on_rttm(at(0), &request, peer(1), &mut fixture.sink);
     assert_eq!(fixture.sink.take().len(), 1);
 }
 
@@ -968,4 +974,106 @@ fn the_conductor_is_woken_when_the_limit_can_move_by_much() {
         fixture.sender.take_wants_conductor(),
         "an eighth of the window was sent"
     );
+}
+
+// Recovery
+
+#[test]
+fn early_heartbeats_follow_the_last_data_and_then_the_usual_ones() {
+    let limits = SenderLimits {
+        tail_heartbeat_ns: MS,
+        ..limits()
+    };
+    let mut fixture = Fixture::with(Options {
+        limits,
+        ..Options::default()
+    });
+    fixture.send(0);
+    fixture.connect(0, HALF);
+    assert_eq!(fixture.sender.tail_deadline(), None, "nothing was sent");
+    fixture.publish(1024);
+    assert_eq!(fixture.send(10 * MS).len(), 1);
+    let mut sent = Vec::new();
+    let start = 10 * MS;
+    for now in (start..start + 400 * MS).step_by(100_000) {
+        if let Some(header) = heartbeat(&fixture.send(now)) {
+            assert_eq!(header.term_offset, 1056);
+            sent.push((now - start) / MS);
+        }
+    }
+    assert_eq!(sent[..3], [1, 5, 21]);
+    assert_eq!(fixture.sender.tail_deadline(), None);
+    assert!(sent[3] >= 21 + 75 && sent.len() < 8, "{sent:?}");
+}
+
+#[test]
+fn a_stream_that_goes_on_needs_no_early_heartbeats() {
+    let limits = SenderLimits {
+        tail_heartbeat_ns: MS,
+        ..limits()
+    };
+    let mut fixture = Fixture::with(Options {
+        limits,
+        ..Options::default()
+    });
+    fixture.send(0);
+    fixture.connect(0, HALF);
+    for round in 0..20 {
+        let now = 10 * MS + round * MS / 2;
+        fixture.publish(64);
+        assert_eq!(
+            heartbeat(&fixture.send(now)).map(|header| header.term_offset),
+            None
+        );
+        assert_eq!(fixture.sender.tail_deadline(), Some(at(now + MS)));
+    }
+}
+
+#[test]
+fn the_round_trip_is_measured_after_loss_and_frames_that_are_lost_again_are_sent_again_after_it() {
+    let limits = SenderLimits {
+        learns_round_trip: true,
+        ..limits()
+    };
+    let (mut fixture, sent) = with_history(Options {
+        limits,
+        ..Options::default()
+    });
+    let answered = fixture.nak(2 * MS, 1056, 1056);
+    assert_eq!(answered[0], sent[1]);
+    let request = Rttm::parse(&answered[1]).unwrap();
+    assert!(request.is_request() && request.receiver_id == 0);
+    let answer = Rttm {
+        receiver_id: RECEIVER,
+        ..request.answer()
+    };
+    // Whoever sends no status messages is not believed.
+    fixture
+        .sender
+        .on_rttm(at(2 * MS), &answer, peer(2), &mut fixture.sink);
+    fixture
+        .sender
+        .on_rttm(at(2 * MS + 400_000), &answer, peer(1), &mut fixture.sink);
+    assert!(
+        fixture.nak(3 * MS, 2112, 1056) == [sent[2].clone()],
+        "one measurement in 20 ms"
+    );
+    assert!(fixture.nak(3 * MS + 300_000, 2112, 1056).is_empty());
+    assert_eq!(fixture.nak(4 * MS, 2112, 1056), [sent[2].clone()]);
+}
+
+#[test]
+fn a_group_is_not_measured() {
+    let (mut fixture, sent) = with_history(Options {
+        limits: SenderLimits {
+            learns_round_trip: true,
+            ..limits()
+        },
+        traits: SenderTraits {
+            has_group_semantics: true,
+            ..SenderTraits::default()
+        },
+        ..Options::default()
+    });
+    assert_eq!(fixture.nak(2 * MS, 1056, 1056), [sent[1].clone()]);
 }
