@@ -883,8 +883,8 @@ impl Default for Outbox {
 impl Outbox {
     /// Room for the longest frame many times over.
     const LENGTH: usize = 8192;
-    /// Frames that are sent together at most.
-    const FRAMES: usize = SendBatch::CAPACITY;
+    /// Frames that are sent together at most: one run of the system's.
+    const FRAMES: usize = SendBatch::SEGMENTS_MAX;
 
     /// An empty one.
     #[must_use]
@@ -957,18 +957,24 @@ impl EndpointSink<'_> {
                     next = entries.next();
                 }
                 let bytes = Payload::from_slice(&self.outbox.bytes[first.at..end]);
-                batch.push(SendEntry::run(bytes, first.length as u16, Some(first.to)));
+                let entry = SendEntry::run(bytes, first.length as u16, Some(first.to));
+                if !batch.push(entry) {
+                    send(transport, &batch, self.counters);
+                    batch = SendBatch::of(entry);
+                }
             }
-            if batch.is_empty() {
-                continue;
-            }
-            let outcome = transport.socket.send(&batch);
-            self.counters
-                .add_shared(SystemCounter::BytesSent, outcome.bytes as i64);
-            if outcome.is_short(&batch) {
-                self.counters.add_shared(SystemCounter::ShortSends, 1);
+            if !batch.is_empty() {
+                send(transport, &batch, self.counters);
             }
         }
         self.outbox.clear();
+    }
+}
+
+fn send(transport: &mut ReceiveDestination, batch: &SendBatch<'_>, counters: &NetworkCounters) {
+    let outcome = transport.socket.send(batch);
+    counters.add_shared(SystemCounter::BytesSent, outcome.bytes as i64);
+    if outcome.is_short(batch) {
+        counters.add_shared(SystemCounter::ShortSends, 1);
     }
 }

@@ -306,6 +306,9 @@ impl SenderAgent {
     // The network
 
     fn send(&mut self, now: NanoTime) -> Pass {
+        if self.routes.is_empty() && self.used.is_empty() {
+            return Pass::default();
+        }
         while let Some(route) = self.deadlines.poll_due(now) {
             self.resting.wake(route);
         }

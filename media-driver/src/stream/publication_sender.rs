@@ -499,6 +499,9 @@ impl PublicationSender {
 
     fn send_data(&mut self, now: NanoTime, sink: &mut dyn FrameSink) -> usize {
         let log = &self.log;
+        if producer_position(log.metadata(), self.shape) == self.position {
+            return 0;
+        }
         let mut runs = DatagramRuns::new(self.position);
         for _ in 0..self.limits.messages_per_send {
             let room = self.limit - runs.position();

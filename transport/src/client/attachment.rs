@@ -163,3 +163,6 @@ impl AppendWindow for Window {
         }
     }
 }
+
+// Cache lines: what an application thread writes in its handle is in no line that another thread reads.
+const _: () = assert!(align_of::<Attachment>() == 128 && align_of::<PublicationShared>() == 128);

@@ -637,3 +637,6 @@ fn assemble<'a>(header: Header<'a>, assembler: &mut Assembler) -> Option<Header<
         ..header
     })
 }
+
+// Cache lines: what an application thread writes in its handle is in no line that another thread reads.
+const _: () = assert!(align_of::<ImageShared>() == 128 && align_of::<Image>() == 128);

@@ -656,3 +656,6 @@ impl core::fmt::Debug for Publication {
             .finish_non_exhaustive()
     }
 }
+
+// Cache lines: what an application thread writes in its handle is in no line that another thread reads.
+const _: () = assert!(align_of::<Publication>() == 128);

@@ -184,6 +184,8 @@ pub(super) struct Registry<T> {
     abandoned: BTreeMap<i64, Kind>,
     operations: BTreeMap<i64, Operation>,
     last_key: u64,
+    /// Whether anything may wait to be sent or answered: mostly nothing does, and timers have nothing to look through.
+    may_wait: bool,
 }
 
 impl<T> Registry<T> {
@@ -194,12 +196,14 @@ impl<T> Registry<T> {
             abandoned: BTreeMap::new(),
             operations: BTreeMap::new(),
             last_key: 0,
+            may_wait: false,
         }
     }
 
     /// Notes a request that has still to be sent.
     pub(super) fn add(&mut self, request: Request, target: T, deadline: NanoTime) -> ResourceKey {
         self.last_key += 1;
+        self.may_wait = true;
         let key = ResourceKey(self.last_key);
         self.entries.insert(
             key,
@@ -236,6 +240,9 @@ impl<T> Registry<T> {
 
     /// Requests that have still to be sent.
     pub(super) fn unsent(&self) -> Vec<ResourceKey> {
+        if !self.may_wait {
+            return Vec::new();
+        }
         self.entries
             .iter()
             .filter(|(_, entry)| entry.phase == Phase::Unsent)
@@ -245,6 +252,7 @@ impl<T> Registry<T> {
 
     /// The add command went out under this id.
     pub(super) fn on_sent(&mut self, key: ResourceKey, correlation_id: CorrelationId) {
+        self.may_wait = true;
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.phase = Phase::Sent;
             entry.registration_id = correlation_id.into();
@@ -365,9 +373,14 @@ impl<T> Registry<T> {
 
     /// Fails what has waited for too long.
     pub(super) fn expire(&mut self, now: NanoTime, timeout: core::time::Duration) {
+        if !self.may_wait {
+            return;
+        }
         let mut late = Vec::new();
+        let mut may_wait = false;
         for entry in self.entries.values_mut() {
             let waits = matches!(entry.phase, Phase::Unsent | Phase::Sent);
+            may_wait |= waits;
             if waits && entry.deadline.is_some_and(|deadline| deadline.is_due(now)) {
                 if entry.phase == Phase::Sent {
                     late.push((entry.registration_id, entry.request.kind()));
@@ -380,14 +393,17 @@ impl<T> Registry<T> {
             self.abandon(id, kind);
         }
         for operation in self.operations.values_mut() {
+            may_wait |= operation.result.is_none();
             if operation.result.is_none() && operation.deadline.is_due(now) {
                 operation.result = Some(Err(RegistrationError::Timeout(timeout)));
             }
         }
+        self.may_wait = may_wait;
     }
 
     /// The driver is gone: everything has to be asked for again, and running operations have failed.
     pub(super) fn on_driver_lost(&mut self) {
+        self.may_wait = true;
         for entry in self.entries.values_mut() {
             if matches!(entry.phase, Phase::Sent | Phase::Ready) {
                 entry.phase = Phase::Unsent;
@@ -416,6 +432,7 @@ impl<T> Registry<T> {
 
     /// A command went out whose answer somebody waits for.
     pub(super) fn begin_operation(&mut self, id: CorrelationId, effect: Effect, deadline: NanoTime) {
+        self.may_wait = true;
         self.operations.insert(
             id.get(),
             Operation {

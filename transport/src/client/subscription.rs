@@ -471,3 +471,6 @@ impl core::fmt::Debug for Subscription {
             .finish_non_exhaustive()
     }
 }
+
+// Cache lines: what an application thread writes in its handle is in no line that another thread reads.
+const _: () = assert!(align_of::<SubscriptionShared>() == 128 && align_of::<Subscription>() == 128);

@@ -97,6 +97,10 @@ const _: () = assert!(SENDER_DOORBELL_OFFSET + DOORBELL_LENGTH <= SLOTS_OFFSET);
 const _: () = assert!(DRIVER_NAMESPACE_OFFSET + 8 <= DRIVER_SLEEP_OFFSET);
 const _: () = assert!(OFFER_DOORBELL_OFFSET + 4 <= DOORBELL_OFFSET);
 const _: () = assert!(OWNER_LENGTH + 8 <= SLOT_LENGTH);
+// Two doorbells, and the slots of two processes, share no pair of cache lines; within a slot, what its publisher writes
+// with each message is in another line than what says whose it is.
+const _: () = assert!(DOORBELL_OFFSET % 128 == 0 && SENDER_DOORBELL_OFFSET % 128 == 0);
+const _: () = assert!(SLOTS_OFFSET % 128 == 0 && SLOT_LENGTH % 128 == 0 && OWNER_WINDOW % 64 == 0);
 
 /// Why a file is no extension of the driver at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -125,7 +125,8 @@ impl SystemSocket {
         let socket = open::open(spec)?;
         let local = local_address(&socket)?;
         let gso = send::has_gso(&socket);
-        let gro = open::wants_gro(spec) && receive::enable_gro(&socket);
+        // Control frames, too: a receiver with many streams of an endpoint sends its own in runs.
+        let gro = receive::enable_gro(&socket);
         Ok(Self {
             socket,
             local,

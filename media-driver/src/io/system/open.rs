@@ -7,7 +7,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type}
 
 use super::super::interfaces::{InterfaceList, SystemInterfaces};
 use super::super::network::IoError;
-use super::super::spec::{Interface, Join, SocketRole, SocketSpec};
+use super::super::spec::{Interface, Join, SocketSpec};
 use super::set_option;
 
 /// Opens, sets every option, binds, joins and connects, in this order.
@@ -89,11 +89,6 @@ pub(super) fn busy_poll_of(socket: &Socket) -> io::Result<libc::c_int> {
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-/// Senders get control frames only: small, and one at a time.
-pub(super) fn wants_gro(spec: &SocketSpec) -> bool {
-    spec.role == SocketRole::Receive
 }
 
 fn join(socket: &Socket, join: &Join) -> Result<(), IoError> {
