@@ -82,8 +82,8 @@ struct ByReceiver {
 const NO_SESSION: i64 = i64::MIN;
 
 // One writer per pair of cache lines, which processors fetch together.
-const _: () = assert!(size_of::<ByConductor>() % 128 == 0 && size_of::<ByReceiver>() == 128);
-const _: () = assert!(core::mem::offset_of!(ImageShared, by_receiver) % 128 == 0);
+const _: () = assert!(size_of::<ByConductor>().is_multiple_of(128) && size_of::<ByReceiver>() == 128);
+const _: () = assert!(core::mem::offset_of!(ImageShared, by_receiver).is_multiple_of(128));
 
 impl ImageShared {
     /// An image that joins at `position`, now. Its first status message is due at once.

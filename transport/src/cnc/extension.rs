@@ -99,8 +99,9 @@ const _: () = assert!(OFFER_DOORBELL_OFFSET + 4 <= DOORBELL_OFFSET);
 const _: () = assert!(OWNER_LENGTH + 8 <= SLOT_LENGTH);
 // Two doorbells, and the slots of two processes, share no pair of cache lines; within a slot, what its publisher writes
 // with each message is in another line than what says whose it is.
-const _: () = assert!(DOORBELL_OFFSET % 128 == 0 && SENDER_DOORBELL_OFFSET % 128 == 0);
-const _: () = assert!(SLOTS_OFFSET % 128 == 0 && SLOT_LENGTH % 128 == 0 && OWNER_WINDOW % 64 == 0);
+const _: () = assert!(DOORBELL_OFFSET.is_multiple_of(128) && SENDER_DOORBELL_OFFSET.is_multiple_of(128));
+const _: () = assert!(SLOTS_OFFSET.is_multiple_of(128) && SLOT_LENGTH.is_multiple_of(128));
+const _: () = assert!(OWNER_WINDOW.is_multiple_of(64));
 
 /// Why a file is no extension of the driver at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

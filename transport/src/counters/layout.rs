@@ -54,6 +54,8 @@ pub const STATE_ALLOCATED: i32 = 1;
 /// State word of a freed record.
 pub const STATE_RECLAIMED: i32 = -1;
 
+// A counter has a pair of cache lines to itself.
+const _: () = assert!(VALUE_LENGTH == 128);
 const _: () = assert!(LABEL_OFFSET + LABEL_MAX_LENGTH == METADATA_LENGTH);
 const _: () = assert!(KEY_OFFSET.is_multiple_of(8) && KEY_LENGTH.is_multiple_of(8));
 const _: () = assert!(REFERENCE_ID_OFFSET + 8 <= VALUE_LENGTH);

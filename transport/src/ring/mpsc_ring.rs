@@ -25,6 +25,9 @@ pub(super) const HEAD_OFFSET: usize = HEAD_CACHE_OFFSET + 128;
 const CORRELATION_OFFSET: usize = HEAD_OFFSET + 128;
 const HEARTBEAT_OFFSET: usize = CORRELATION_OFFSET + 128;
 const _: () = assert!(HEARTBEAT_OFFSET + 128 == TRAILER_LENGTH);
+// What producers move and what the consumer moves share no pair of cache lines.
+const _: () =
+    assert!(TAIL_OFFSET.is_multiple_of(128) && HEAD_OFFSET.is_multiple_of(128) && TAIL_OFFSET != HEAD_OFFSET);
 
 /// Most rounds of a claim: losing this often to other producers is reported as a full ring, so that a process that
 /// rewrites the tail for ever can not hold this one.

@@ -355,10 +355,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_does_not_ask_for_runs() {
+    fn a_sender_takes_control_frames_in_runs_where_the_system_has_them() {
         let (sender, receiver) = pair(&SystemNetwork::default(), Ipv4Addr::LOCALHOST.into());
         drop(sender);
         let spec = SocketSpec::sender_to(receiver.local_address());
-        assert!(!SystemSocket::open(&spec).unwrap().receives_runs());
+        let sender = SystemSocket::open(&spec).unwrap();
+        let has_runs = receive::enable_gro(&sender.socket);
+        assert_eq!(sender.receives_runs(), has_runs);
     }
 }
