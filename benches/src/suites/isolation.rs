@@ -3,15 +3,15 @@
 
 use core::time::Duration;
 
-use super::{free_port, own_dir};
+use super::one_way_settings;
 use crate::on_side;
 use crate::report::{Better, Goal};
-use crate::side::{BenchError, Mode, Settings};
+use crate::side::{BenchError, Mode};
 use crate::suite::{Bench, Metric, Sample};
 use crate::workload::IsolationPlan;
 
 /// The driver lets a stalled subscriber go soon, and for the whole run.
-const TIMEOUTS: &str = "tether=false|untethered-window-limit-timeout=100ms|untethered-linger-timeout=100ms|untethered-resting-timeout=60s";
+const TIMEOUTS: &str = "|tether=false|untethered-window-limit-timeout=100ms|untethered-linger-timeout=100ms|untethered-resting-timeout=60s";
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     let options = bench.options.clone();
@@ -28,19 +28,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     for media in ["ipc", "udp"] {
         let case = format!("isolation/{media}/3 beside 1 stalled");
         bench.run(&case, std::slice::from_ref(&metric), |side| {
-            let term_length = options.term_length;
-            let channel = match media {
-                "ipc" => format!("aeron:ipc?term-length={term_length}|{TIMEOUTS}"),
-                _ => format!(
-                    "aeron:udp?endpoint=127.0.0.1:{}|term-length={term_length}|{TIMEOUTS}",
-                    free_port()?
-                ),
-            };
-            let settings = Settings {
-                channel: channel.clone(),
-                return_channel: channel,
-                ..Settings::ipc(own_dir(), Mode::Shared, term_length)
-            };
+            let settings = one_way_settings(media, Mode::Shared, options.term_length, TIMEOUTS)?;
             on_side!(side, isolation, &settings, &plan).map(Sample::of)
         });
     }

@@ -105,6 +105,28 @@ pub fn udp_settings(options: &Options, mode: Mode) -> Result<Settings, BenchErro
     ))
 }
 
+/// One way over shared memory (`ipc`) or through a socket of its own (`udp`), with further parameters of the channel.
+///
+/// # Errors
+/// No port is free.
+pub fn one_way_settings(
+    media: &str,
+    mode: Mode,
+    term_length: usize,
+    parameters: &str,
+) -> Result<Settings, BenchError> {
+    let media = match media {
+        "ipc" => "aeron:ipc?".to_owned(),
+        _ => format!("aeron:udp?endpoint=127.0.0.1:{}|", free_port()?),
+    };
+    let channel = format!("{media}term-length={term_length}{parameters}");
+    Ok(Settings {
+        channel: channel.clone(),
+        return_channel: channel,
+        ..Settings::ipc(own_dir(), mode, term_length)
+    })
+}
+
 /// A port nobody uses at the moment.
 ///
 /// # Errors

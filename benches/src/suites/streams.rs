@@ -1,10 +1,10 @@
 //! 1, 10, 100 and 1,000 streams of which one in ten carries messages, in turn: the total of all.
 #![forbid(unsafe_code)]
 
-use super::{free_port, own_dir};
+use super::one_way_settings;
 use crate::on_side;
 use crate::report::Better;
-use crate::side::{BenchError, Mode, Settings};
+use crate::side::{BenchError, Mode};
 use crate::suite::{Bench, Metric, Sample};
 use crate::workload::{Kind, ThroughputPlan};
 
@@ -26,18 +26,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
                 continue;
             }
             bench.run(&case, &metrics, |side| {
-                let channel = match media {
-                    "ipc" => format!("aeron:ipc?term-length={TERM_LENGTH}"),
-                    _ => format!(
-                        "aeron:udp?endpoint=127.0.0.1:{}|term-length={TERM_LENGTH}",
-                        free_port()?
-                    ),
-                };
-                let settings = Settings {
-                    channel: channel.clone(),
-                    return_channel: channel,
-                    ..Settings::ipc(own_dir(), Mode::Shared, TERM_LENGTH)
-                };
+                let settings = one_way_settings(media, Mode::Shared, TERM_LENGTH, "")?;
                 let active = streams.div_ceil(10);
                 let messages = options.scaled(messages);
                 let plan = ThroughputPlan {

@@ -3,10 +3,10 @@
 
 use core::time::Duration;
 
-use super::{free_port, own_dir};
+use super::one_way_settings;
 use crate::on_side;
 use crate::report::{Better, Goal};
-use crate::side::{BenchError, Mode, Settings};
+use crate::side::{BenchError, Mode};
 use crate::suite::{Bench, Metric, Sample};
 
 /// Term length of cases with many streams.
@@ -14,20 +14,7 @@ const SMALL_TERM_LENGTH: usize = 128 << 10;
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     let options = bench.options.clone();
-    let channel = |media: &str, term_length: usize| -> Result<Settings, BenchError> {
-        let channel = match media {
-            "ipc" => format!("aeron:ipc?term-length={term_length}"),
-            _ => format!(
-                "aeron:udp?endpoint=127.0.0.1:{}|term-length={term_length}",
-                free_port()?
-            ),
-        };
-        Ok(Settings {
-            channel: channel.clone(),
-            return_channel: channel,
-            ..Settings::ipc(own_dir(), Mode::Defaults, term_length)
-        })
-    };
+    let channel = |media, term_length| one_way_settings(media, Mode::Defaults, term_length, "");
     for media in ["ipc", "udp"] {
         let metrics = [Metric::new("", "ns", Better::Lower)];
         bench.run(&format!("system/start/{media}"), &metrics, |side| {
