@@ -44,8 +44,9 @@ fn a_publication_serves_the_destinations_it_is_given() {
     let (publisher, subscriber) = (client(&driver), client(&driver));
     let (mut first, first_port) = subscribe(&subscriber, "127.0.0.1", "");
     let (mut second, second_port) = subscribe(&subscriber, "127.0.0.1", "");
+    // The fastest alone would set the pace otherwise, and the other could fall behind for good.
     let mut publication = publisher
-        .add_publication("aeron:udp?control-mode=manual", STREAM)
+        .add_publication("aeron:udp?control-mode=manual|fc=min,t:500ms", STREAM)
         .unwrap();
     let destination = |port: u16| format!("aeron:udp?endpoint=127.0.0.1:{port}");
     publication.add_destination(&destination(first_port)).unwrap();
