@@ -118,6 +118,7 @@ pub fn run(arguments: &Arguments, child: Vec<String>, is_stopped: fn() -> bool) 
     }
     // Better now than after half an hour.
     arguments.prepare_files()?;
+    suites::remove_abandoned_dirs();
     bench.table.line(&bench.report.host.line());
     bench.table.line(&bench.report.settings.line());
     if !SIDES.contains(&REFERENCE) {

@@ -4,10 +4,16 @@
 use core::time::Duration;
 
 use crate::c_aeron::{
-    CClient, CClientSettings, CDriver, CDriverSettings, CExclusive, CFragment, CPublication, CSubscription,
-    CThreading,
+    self, CClient, CClientSettings, CDriver, CDriverSettings, CExclusive, CFragment, CPublication,
+    CSubscription, CThreading,
 };
 use crate::side::{BenchError, Mode, Publisher, Settings, Side, Subscriber, Tally};
+
+/// Version and commit of the C library that is linked, as it says them itself.
+#[must_use]
+pub fn version() -> String {
+    c_aeron::version()
+}
 
 /// The reference. Fields drop in this order: the client leaves before its driver.
 pub struct Reference {

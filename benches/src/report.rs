@@ -216,6 +216,8 @@ pub struct Settings {
     pub rounds: usize,
     /// The figures mean nothing.
     pub smoke: bool,
+    /// Version and commit of the reference, as its library says them; `None` in builds without it.
+    pub reference: Option<String>,
 }
 
 /// Longest datagram in bytes, on every side.
@@ -226,8 +228,15 @@ impl Settings {
     #[must_use]
     pub fn line(&self) -> String {
         let Settings {
-            term_length, rounds, ..
+            term_length,
+            rounds,
+            reference,
+            ..
         } = self;
+        let reference = match reference {
+            Some(version) => format!("; reference: {version}"),
+            None => String::new(),
+        };
         let smoke = if self.smoke {
             "; smoke run: the figures mean nothing"
         } else {
@@ -235,7 +244,7 @@ impl Settings {
         };
         format!(
             "term length {term_length} bytes, MTU {MTU}, {rounds} rounds, sides interleaved, medians with \
-             [lowest .. highest]; a ratio above 1: fulmar is better{smoke}"
+             [lowest .. highest]; a ratio above 1: fulmar is better{reference}{smoke}"
         )
     }
 }
@@ -251,6 +260,7 @@ impl Report {
                 term_length: options.term_length,
                 rounds: options.rounds,
                 smoke: options.smoke,
+                reference: reference_version(),
             },
             started: SystemClock.now().epoch,
             rows: Vec::new(),
@@ -271,6 +281,17 @@ impl Report {
             (met + usize::from(is_met), missed + usize::from(!is_met))
         })
     }
+}
+
+#[cfg(feature = "peer")]
+#[expect(clippy::unnecessary_wraps, reason = "builds without the reference have none")]
+fn reference_version() -> Option<String> {
+    Some(crate::reference::version())
+}
+
+#[cfg(not(feature = "peer"))]
+fn reference_version() -> Option<String> {
+    None
 }
 
 /// The lowest and the highest sample.

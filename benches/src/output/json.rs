@@ -41,6 +41,7 @@ fn document(report: &Report) -> Value {
             "mtu": MTU,
             "rounds": settings.rounds,
             "smoke": settings.smoke,
+            "reference": settings.reference,
         },
         "goals_met": met,
         "goals_missed": missed,
@@ -117,6 +118,7 @@ mod tests {
         assert_eq!(read, document(&report));
         assert_eq!(read["host"]["model"], report.host.model.as_str());
         assert_eq!(read["settings"]["term_length"], 16 << 20);
+        assert_eq!(read["settings"]["reference"], "version=1 <commit>");
         let started = read["started"].as_str().expect("text");
         assert!(started.starts_with("20") && started.ends_with('Z'), "{started}");
         assert_eq!(

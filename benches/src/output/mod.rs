@@ -105,6 +105,7 @@ pub(crate) mod tests {
     /// A row that reaches a goal and misses one, a side that failed, and names that are no HTML.
     pub(crate) fn example() -> Report {
         let mut report = Report::new(&Options::default());
+        report.settings.reference = Some("version=1 <commit>".to_owned());
         report.host.model = "a <b>\"model\"</b> & more".to_owned();
         report.rows.push(Row {
             name: "ipc/round-trip/<closed> p50".to_owned(),

@@ -312,11 +312,12 @@ mod tests {
             "2 x a &lt;b&gt;&quot;model&quot;&lt;/b&gt; &amp; more".replace("2 x", ""),
             "no &lt;echo&gt; &amp; more".to_owned(),
             "not counted: &lt;valgrind&gt;".to_owned(),
+            "reference: version=1 &lt;commit&gt;".to_owned(),
             "ipc/round-trip/&lt;closed&gt; p50".to_owned(),
         ] {
             assert!(page.contains(&text), "{text}");
         }
-        for markup in ["<closed>", "<echo>", "<valgrind>", "<b>\"model\""] {
+        for markup in ["<closed>", "<echo>", "<valgrind>", "<commit>", "<b>\"model\""] {
             assert!(!page.contains(markup), "{markup}");
         }
     }

@@ -11,9 +11,11 @@ pub mod system;
 pub mod udp;
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::side::{BenchError, Mode, Settings};
 use crate::suite::{Bench, Options};
+use crate::workload::FAR_SUFFIX;
 
 /// A part of the benchmarks.
 pub struct Suite {
@@ -80,10 +82,47 @@ pub fn child(arguments: &[String]) -> Result<(), BenchError> {
     }
 }
 
+/// Where the directories of all runs lie.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// What the names of their directories begin with; a process id follows.
+const DIR_PREFIX: &str = "fulmar-bench-";
+
 /// A directory of this process alone, in shared memory.
 #[must_use]
 pub fn own_dir() -> String {
-    format!("/dev/shm/fulmar-bench-{}", std::process::id())
+    format!("{SHARED_MEMORY}/{DIR_PREFIX}{}", std::process::id())
+}
+
+/// Removes the directories of runs that were killed; those of processes that are still there stay.
+pub fn remove_abandoned_dirs() {
+    abandon(Path::new(SHARED_MEMORY), |pid| {
+        Path::new("/proc").join(pid.to_string()).exists()
+    });
+}
+
+/// What can not be read or removed is somebody else's, and stays.
+fn abandon(parent: &Path, is_running: impl Fn(u32) -> bool) {
+    let Ok(entries) = std::fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let owner = entry.file_name().to_str().and_then(owner);
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_dir && owner.is_some_and(|pid| !is_running(pid)) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The process that a directory of a run belongs to; a run between two hosts has one more, for the far one.
+fn owner(name: &str) -> Option<u32> {
+    let pid = name.strip_prefix(DIR_PREFIX)?;
+    let pid = pid.strip_suffix(FAR_SUFFIX).unwrap_or(pid);
+    pid.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(pid)?
+        .parse()
+        .ok()
 }
 
 /// Both ways over shared memory.
@@ -145,5 +184,54 @@ pub fn free_port() -> Result<u16, BenchError> {
         if LAST.swap(port, Ordering::Relaxed) != port {
             return Ok(port);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_of_processes_that_are_gone_are_removed() {
+        let parent = format!(
+            "{SHARED_MEMORY}/{DIR_PREFIX}test-abandoned-{}",
+            std::process::id()
+        );
+        let parent = Path::new(&parent);
+        let names = [
+            "fulmar-bench-7",
+            "fulmar-bench-7-far",
+            "fulmar-bench-8",
+            "fulmar-bench-8-far",
+            "fulmar-bench-",
+            "fulmar-bench-+7",
+            "fulmar-bench-7-near",
+            "fulmar-bench-test-7",
+            "other-7",
+        ];
+        for name in names {
+            std::fs::create_dir_all(parent.join(name).join("inner")).expect("made");
+        }
+        std::fs::write(parent.join("fulmar-bench-9"), "a file").expect("written");
+        abandon(parent, |pid| pid == 8);
+        let mut left: Vec<_> = std::fs::read_dir(parent)
+            .expect("read")
+            .map(|entry| entry.expect("read").file_name().into_string().expect("text"))
+            .collect();
+        left.sort();
+        let _ = std::fs::remove_dir_all(parent);
+        assert_eq!(
+            left,
+            [
+                "fulmar-bench-",
+                "fulmar-bench-+7",
+                "fulmar-bench-7-near",
+                "fulmar-bench-8",
+                "fulmar-bench-8-far",
+                "fulmar-bench-9",
+                "fulmar-bench-test-7",
+                "other-7",
+            ]
+        );
     }
 }

@@ -21,6 +21,9 @@ const RUN: usize = 64;
 /// Longer messages may take several fragments, and are put together.
 const LONGEST_FRAGMENT: usize = 1024;
 
+/// What the directory of the far host's driver ends with.
+pub const FAR_SUFFIX: &str = "-far";
+
 mod bare;
 mod cost;
 mod isolation;

@@ -3,7 +3,7 @@
 use fulmar::sync::{AtomicBool, Ordering};
 use fulmar::time::{NanoTime, SystemClock};
 
-use super::{Apart, Idle, Message, PING_STREAM, PONG_STREAM, connect, write_number};
+use super::{Apart, FAR_SUFFIX, Idle, Message, PING_STREAM, PONG_STREAM, connect, write_number};
 use crate::recorder::Recorder;
 use crate::schedule::Schedule;
 use crate::side::{BenchError, Mode, Publisher, Settings, Side, Subscriber, Tally};
@@ -178,7 +178,7 @@ pub fn round_trip_between_hosts<S: Side>(
     let stop = Apart(AtomicBool::new(false));
     let stop = &stop.0;
     let far_settings = Settings {
-        dir: format!("{}-far", settings.dir),
+        dir: format!("{}{FAR_SUFFIX}", settings.dir),
         ..settings.clone()
     };
     std::thread::scope(|scope| {
