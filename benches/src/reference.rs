@@ -12,7 +12,15 @@ use crate::side::{BenchError, Mode, Publisher, Settings, Side, Subscriber, Tally
 /// Version and commit of the C library that is linked, as it says them itself.
 #[must_use]
 pub fn version() -> String {
-    c_aeron::version()
+    named(&c_aeron::version())
+}
+
+/// The library's build asks git, which knows nothing of sources that come as an archive.
+fn named(version: &str) -> String {
+    match version.strip_suffix("commit=+guilty") {
+        Some(version) => format!("{version}(its build names no commit)"),
+        None => version.to_owned(),
+    }
 }
 
 /// The reference. Fields drop in this order: the client leaves before its driver.
@@ -160,5 +168,27 @@ impl Subscriber for CSubscription {
 
     fn is_connected(&self) -> bool {
         CSubscription::is_connected(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_librarys_and_a_commit_is_named_only_where_there_is_one() {
+        assert_eq!(
+            named("aeron version=1.2.3 commit=0a1b"),
+            "aeron version=1.2.3 commit=0a1b"
+        );
+        assert_eq!(
+            named("aeron version=1.2.3 commit=+guilty"),
+            "aeron version=1.2.3 (its build names no commit)"
+        );
+        let version = version();
+        assert!(
+            version.starts_with("aeron version=1.") && !version.contains("guilty"),
+            "{version}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::on_side;
 use crate::report::Better;
 use crate::side::{BenchError, Mode};
 use crate::suite::{Bench, Metric, Options, REFERENCE, Sample};
-use crate::workload::{BATCH, Kind};
+use crate::workload::{BATCH, Kind, counted_operations};
 
 /// Calls that a driver and its clients make; giving the processor away is the measuring loop's own.
 const CALLS: &str = "%network,epoll_wait,poll,ppoll,io_uring_enter,read,write,futex,clock_nanosleep";
@@ -17,7 +17,7 @@ const CALLS: &str = "%network,epoll_wait,poll,ppoll,io_uring_enter,read,write,fu
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     // Counts are the same in each round.
     let rounds = std::mem::replace(&mut bench.options.rounds, 1);
-    if is_there(bench, "valgrind") {
+    if has_valgrind(bench) {
         instructions(bench);
     }
     if is_there(bench, "strace") {
@@ -39,6 +39,29 @@ fn is_there(bench: &mut Bench, tool: &str) -> bool {
     }
 }
 
+/// Whether instructions can be counted.
+pub(super) fn has_valgrind(bench: &mut Bench) -> bool {
+    is_there(bench, "valgrind")
+}
+
+/// The instructions of a child inside the functions whose names fit `pattern`.
+///
+/// # Errors
+/// A child that fails, or no count.
+pub(super) fn collected(options: &Options, pattern: &str, arguments: &[&str]) -> Result<f64, BenchError> {
+    let toggle = format!("--toggle-collect={pattern}");
+    let tool = [
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        &toggle,
+    ];
+    let output = run_child(options, &tool, arguments)?;
+    let line = output.lines().find(|line| line.contains("Collected"));
+    let line = line.ok_or("no count from callgrind")?;
+    Ok(line.rsplit(':').next().unwrap_or_default().trim().parse()?)
+}
+
 /// Calls `count` for a short and a long run, given in batches, and returns the difference per message.
 fn per_message(
     options: &Options,
@@ -58,21 +81,9 @@ fn instructions(bench: &mut Bench) {
             let metric = Metric::new("", "instructions/msg", Better::Lower);
             bench.run(&case, &[metric], |side| {
                 per_message(&options, |batches| {
-                    let tool = [
-                        "valgrind",
-                        "--tool=callgrind",
-                        "--callgrind-out-file=/dev/null",
-                        "--toggle-collect=*measured_batch*",
-                    ];
-                    let batches = batches.to_string();
-                    let output = run_child(
-                        &options,
-                        &tool,
-                        &["ipc", side, kind.name(), &length.to_string(), &batches],
-                    )?;
-                    let line = output.lines().find(|line| line.contains("Collected"));
-                    let line = line.ok_or("no count from callgrind")?;
-                    Ok(line.rsplit(':').next().unwrap_or_default().trim().parse()?)
+                    let (length, batches) = (length.to_string(), batches.to_string());
+                    let arguments = ["ipc", side, kind.name(), &length, &batches];
+                    collected(&options, "*measured_batch*", &arguments)
                 })
             });
         }
@@ -143,7 +154,7 @@ fn run_child(options: &Options, tool: &[&str], arguments: &[&str]) -> Result<Str
     }
 }
 
-/// `count ipc SIDE KIND LENGTH BATCHES` or `count udp SIDE LENGTH MESSAGES`.
+/// `count ipc SIDE KIND LENGTH BATCHES`, `count udp SIDE LENGTH MESSAGES` or `count micro NAME RUNS`.
 pub(super) fn child(arguments: &[String]) -> Result<(), BenchError> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // Half a term has to hold what is offered between two duty cycles.
@@ -165,7 +176,13 @@ pub(super) fn child(arguments: &[String]) -> Result<(), BenchError> {
                 messages.parse()?
             )?
         }
-        _ => return Err("count ipc SIDE KIND LENGTH BATCHES, or count udp SIDE LENGTH MESSAGES".into()),
+        ["count", "micro", name, runs] => counted_operations(name, runs.parse()?)?,
+        _ => {
+            return Err(
+                "count ipc SIDE KIND LENGTH BATCHES, count udp SIDE LENGTH MESSAGES, or count micro NAME RUNS"
+                    .into(),
+            );
+        }
     };
     println!("{messages} messages");
     Ok(())

@@ -6,6 +6,7 @@ pub mod fanout;
 pub mod ipc;
 pub mod isolation;
 pub mod loss;
+pub mod micro;
 pub mod streams;
 pub mod system;
 pub mod udp;
@@ -68,6 +69,11 @@ pub const ALL: &[Suite] = &[
         name: "counted",
         about: "instructions and system calls per message",
         run: counted::run,
+    },
+    Suite {
+        name: "micro",
+        about: "single primitives of ours: append, poll, gap scan, ring, counters, frame codecs",
+        run: micro::run,
     },
 ];
 
