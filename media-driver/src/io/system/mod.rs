@@ -47,6 +47,10 @@ impl SystemNetwork {
             eprintln!("fulmar driver: io_uring can not be used, sockets receive by recvmmsg: {error}");
             options.uring = false;
         }
+        if options.uring && options.busy_poll_us > 0 {
+            eprintln!("fulmar driver: fulmar.socket.busy.poll has no effect with fulmar.io=uring");
+            options.busy_poll_us = 0;
+        }
         Self {
             options,
             warned: Warned::default(),
@@ -57,6 +61,21 @@ impl SystemNetwork {
     #[must_use]
     pub fn uses_uring(&self) -> bool {
         self.options.uring
+    }
+
+    fn set_busy_poll(&self, socket: &Socket) {
+        let microseconds = self.options.busy_poll_us;
+        if microseconds == 0 {
+            return;
+        }
+        let said = &self.warned.busy_poll;
+        if let Err(error) = open::busy_poll(socket, microseconds) {
+            warn_once(said, || format!("fulmar.socket.busy.poll has no effect: {error}"));
+        } else if let Err(error) = open::prefer_busy_poll(socket) {
+            warn_once(said, || {
+                format!("network devices that are polled go on interrupting: {error}")
+            });
+        }
     }
 }
 
@@ -71,13 +90,7 @@ impl Network for SystemNetwork {
                 )
             });
         }
-        if self.options.busy_poll_us > 0
-            && let Err(error) = open::busy_poll(&socket.socket, self.options.busy_poll_us)
-        {
-            warn_once(&self.warned.busy_poll, || {
-                format!("fulmar.socket.busy.poll has no effect: {error}")
-            });
-        }
+        self.set_busy_poll(&socket.socket);
         if self.options.uring {
             let warned = Arc::clone(&self.warned.uring);
             return Ok(Box::new(UringSocket::new(socket, warned)));
@@ -268,6 +281,16 @@ mod tests {
             return;
         }
         conformance::check(&network);
+    }
+
+    #[test]
+    fn io_uring_does_without_busy_polling() {
+        let network = SystemNetwork::new(SystemOptions {
+            busy_poll_us: 50,
+            uring: true,
+        });
+        let expected = if network.uses_uring() { 0 } else { 50 };
+        assert_eq!(network.options.busy_poll_us, expected);
     }
 
     /// A run of 30 datagrams and what of it has to arrive.

@@ -60,11 +60,15 @@ pub(super) fn short_receive_buffer(socket: &Socket, spec: &SocketSpec) -> Option
     (given < spec.receive_buffer).then_some((spec.receive_buffer, given))
 }
 
-/// Lets looks at the empty socket poll the device, and the device hold its interrupts back as long as somebody does.
+/// Lets looks at the empty socket poll the device.
 pub(super) fn busy_poll(socket: &Socket, microseconds: u32) -> io::Result<()> {
     let microseconds = libc::c_int::try_from(microseconds).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, microseconds)
+}
+
+/// Has the device hold its interrupts back as long as somebody polls it.
+pub(super) fn prefer_busy_poll(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
-    set_option(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, microseconds)?;
     set_option(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, on)
 }
 
