@@ -28,7 +28,8 @@ pub struct Filled {
 }
 
 impl Filled {
-    const EMPTY: Self = Self {
+    /// Nothing, of nobody: also what is handed out for a datagram whose sender the system could not name.
+    pub(super) const EMPTY: Self = Self {
         length: 0,
         segment_length: None,
         from: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
@@ -136,18 +137,9 @@ impl ReceiveBatch {
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
         let slots = self.slots.get(..self.length).unwrap_or_default();
         slots.iter().flat_map(|slot| {
-            let (filled, skipped) = (&slot.filled, slot.skipped);
-            let (buffer, step) = (slot.storage.get(slot.start..).unwrap_or_default(), filled.step());
-            (0..filled.datagrams())
-                .filter(move |index| *index >= 128 || skipped & (1 << index) == 0)
-                .filter_map(move |index| {
-                    let end = (index + 1).saturating_mul(step).min(filled.length);
-                    Some(Datagram {
-                        bytes: buffer.get(index * step..end)?,
-                        from: filled.from,
-                        timestamp: filled.timestamp,
-                    })
-                })
+            (0..slot.filled.datagrams())
+                .filter(|index| !slot.is_skipped(*index))
+                .filter_map(|index| slot.datagram(index))
         })
     }
 
