@@ -144,7 +144,7 @@ impl Registration {
         let Some(thread) = &self.thread else {
             return Ok(());
         };
-        // Closing the descriptor, which is never duplicated, takes it out of the poll again.
+        // A ring holds it, too: once closed, it stays in the poll until the ring is torn down. Its token marks nothing.
         thread
             .registry
             .register(&mut SourceFd(&fd), Mark::token(None), mio::Interest::READABLE)

@@ -2,7 +2,6 @@
 
 use core::mem::MaybeUninit;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::RawFd;
 
 use socket2::Socket;
@@ -15,13 +14,10 @@ use super::set_option;
 const MESSAGES: usize = ReceiveBatch::CAPACITY_MAX;
 
 /// Room for the control messages we ask for, twice over.
-const CONTROL_WORDS: usize = 16;
+pub(super) const CONTROL_WORDS: usize = 16;
 
 /// Calls that a signal, or the unreachable peer of an earlier send, may interrupt before the pass is given up.
 const RETRIES: usize = 4;
-
-/// A sender that the system could not name; its datagram is handed out empty.
-pub(super) const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// Asks the system to join datagrams; whether it will.
 pub(super) fn enable_gro(socket: &Socket) -> bool {
@@ -150,9 +146,8 @@ impl Call {
         let from = unsafe { Name::decode(self.names[index].as_ptr(), header.msg_namelen.min(Name::LENGTH)) };
         let mut filled = Filled {
             length: message.msg_len as usize,
-            segment_length: None,
-            from: from.unwrap_or(NOBODY),
-            timestamp: None,
+            from: from.unwrap_or(Filled::EMPTY.from),
+            ..Filled::EMPTY
         };
         read_control(header, &mut filled);
         let is_cut = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;

@@ -22,7 +22,7 @@ use super::super::batch::{SendBatch, SendOutcome};
 use super::super::network::{IoError, Registration, UdpSocket};
 use super::super::receive::{Filled, ReceiveBatch, ReceiveError, ReceiveOutcome};
 use super::address::Name;
-use super::receive::{NOBODY, read_control};
+use super::receive::{CONTROL_WORDS, read_control};
 use super::{SystemSocket, warn_once};
 
 /// Requests under way at the same time: one that receives, one that cancels it.
@@ -43,13 +43,13 @@ const RETRIES: usize = 4;
 const CANCEL_CALLS: usize = 16;
 /// Room for the name of a sender; what follows is aligned.
 const NAME_ROOM: usize = 32;
-/// Room for control messages, in words: those we ask for, twice over.
-const CONTROL_WORDS: usize = 16;
 /// Where the datagrams begin: behind four lengths, the name and the control messages.
 const START: usize = 16 + NAME_ROOM + CONTROL_WORDS * size_of::<u64>();
 
 const _: () = assert!(START <= ReceiveBatch::HEADROOM);
 const _: () = assert!(Name::LENGTH as usize <= NAME_ROOM);
+const _: () = assert!(BufferQueue::has_room_for(RECEIVER_BUFFERS));
+const _: () = assert!(BufferQueue::has_room_for(SENDER_BUFFERS));
 
 /// Whether this process may do all that a socket needs, on this system.
 pub(super) fn probe() -> io::Result<()> {
@@ -110,24 +110,53 @@ impl UringSocket {
 
     fn receive_by_ring(&mut self, into: &mut ReceiveBatch) -> io::Result<ReceiveOutcome> {
         let fd = self.socket.fd();
-        let error = match self.ring()?.receive(fd, into) {
-            Ok(outcome) => return Ok(outcome),
-            Err(error) => error,
-        };
-        match error.raw_os_error() {
-            // A signal, or no memory right now.
-            Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => Ok(ReceiveOutcome::default()),
-            // Another thread than the one before; nothing was taken from the socket that the ring has not handed over.
-            Some(libc::EEXIST) => {
-                self.ring = None;
-                self.ring()?.receive(fd, into)
+        let mut is_new = self.ring.is_none();
+        loop {
+            let error = match self.ring()?.receive(fd, into) {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                // A signal, or no memory right now.
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => {
+                    return Ok(ReceiveOutcome::default());
+                }
+                // Another thread than the one before; nothing was taken from the socket that the ring has not handed
+                // over.
+                Some(libc::EEXIST) if !is_new => {
+                    self.ring = None;
+                    is_new = true;
+                }
+                _ => return Err(error),
             }
-            _ => Err(error),
         }
     }
 
+    /// [`UdpSocket::register`] with an event, or with the reason why there is none.
+    fn register_with(&mut self, waiter: &Registration, event: io::Result<OwnedFd>) -> Result<(), IoError> {
+        // A ring that there may be does not know the event.
+        self.release();
+        self.ring = None;
+        self.waiter = waiter.clone();
+        match event.and_then(|event| self.wake_by(event)) {
+            Ok(()) => Ok(()),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    fn wake_by(&mut self, event: OwnedFd) -> io::Result<()> {
+        self.waiter.add_event(event.as_raw_fd())?;
+        self.event = Some(event);
+        // At once: the thread may sleep before it receives for the first time.
+        let fd = self.socket.fd();
+        self.ring()?.arm(fd)
+    }
+
     /// Goes on without a ring.
-    fn give_up(&mut self, error: &io::Error) {
+    ///
+    /// # Errors
+    /// As [`UdpSocket::register`]: datagrams no longer wake the thread.
+    fn give_up(&mut self, error: &io::Error) -> Result<(), IoError> {
         self.ring = None;
         self.event = None;
         self.is_plain = true;
@@ -135,9 +164,7 @@ impl UringSocket {
             format!("a socket can not receive by io_uring and does without: {error}")
         });
         let waiter = core::mem::replace(&mut self.waiter, Registration::none());
-        if let Err(error) = self.socket.register(&waiter) {
-            eprintln!("fulmar driver: {error}");
-        }
+        self.socket.register(&waiter)
     }
 }
 
@@ -158,8 +185,13 @@ impl UdpSocket for UringSocket {
         match self.receive_by_ring(into) {
             Ok(outcome) => outcome,
             Err(error) => {
-                self.give_up(&error);
-                self.socket.receive(into)
+                let registered = self.give_up(&error);
+                let mut outcome = self.socket.receive(into);
+                if let Err(error) = registered {
+                    let errno = error.source.raw_os_error().unwrap_or(libc::EIO);
+                    outcome.error.get_or_insert(ReceiveError { errno });
+                }
+                outcome
             }
         }
     }
@@ -175,26 +207,13 @@ impl UdpSocket for UringSocket {
         if !waiter.is_some() {
             return Ok(());
         }
-        let failed = |error| IoError::new("wait for", self.socket.local_address(), error);
-        let event = event().map_err(failed)?;
-        waiter.add_event(event.as_raw_fd()).map_err(failed)?;
-        // A ring that there may be does not know it.
-        self.release();
-        self.event = Some(event);
-        self.waiter = waiter.clone();
-        // At once: the thread may sleep before it receives for the first time.
-        let fd = self.socket.fd();
-        if let Err(error) = self.ring().and_then(|ring| ring.arm(fd)) {
-            self.give_up(&error);
-        }
-        Ok(())
+        self.register_with(waiter, event())
     }
 
     fn release(&mut self) {
         if let Some(ring) = &mut self.ring {
             ring.stop();
         }
-        self.ring = None;
     }
 }
 
@@ -250,33 +269,26 @@ impl Ring {
             .setup_cqsize(4 * u32::from(count))
             .dontfork()
             .build(REQUESTS)?;
-        let buffers = Buffers::new(count);
-        let mut queue = BufferQueue::new(count)?;
+        // From here on, whatever fails, what the ring is told of is dropped after it.
+        let mut ring = Self {
+            uring,
+            queue: BufferQueue::new(count)?,
+            buffers: Buffers::new(count),
+            template: Box::new(template()),
+            is_armed: false,
+        };
         for id in 0..count {
-            queue.push(id, &buffers);
+            ring.queue.push(id, &ring.buffers);
         }
-        queue.publish();
+        ring.queue.publish();
+        let submitter = ring.uring.submitter();
         // SAFETY: the queue is aligned to a page, with room for `count` entries. It and
         // the buffers that its entries name live until the ring is closed: all are fields of `Ring`, the ring first.
-        unsafe {
-            uring
-                .submitter()
-                .register_buf_ring_with_flags(queue.address(), count, GROUP, 0)?;
-        }
+        unsafe { submitter.register_buf_ring_with_flags(ring.queue.address(), count, GROUP, 0)? };
         if let Some(event) = event {
-            uring.submitter().register_eventfd(event.as_raw_fd())?;
+            submitter.register_eventfd(event.as_raw_fd())?;
         }
-        // SAFETY: all-zero bytes are a message header without name, data and control.
-        let mut template: Box<libc::msghdr> = Box::new(unsafe { core::mem::zeroed() });
-        template.msg_namelen = NAME_ROOM as libc::socklen_t;
-        template.msg_controllen = CONTROL_WORDS * size_of::<u64>();
-        Ok(Self {
-            uring,
-            queue,
-            buffers,
-            template,
-            is_armed: false,
-        })
+        Ok(ring)
     }
 
     /// Takes what has come in. The request is under way afterwards, so that what comes next is noticed.
@@ -298,11 +310,12 @@ impl Ring {
                 return Ok(outcome);
             }
         }
-        outcome.is_full = into.is_full();
         if !self.is_armed {
             // A failure comes again with the next receive, which has nothing to lose.
             let _ = self.arm(fd);
         }
+        // A request that was started again has taken what was there.
+        outcome.is_full = into.is_full() || !self.uring.completion().is_empty();
         Ok(outcome)
     }
 
@@ -329,7 +342,7 @@ impl Ring {
         }
         // SAFETY: what the request points to is the header of `template`, which lives until the ring is closed. The data
         // goes to provided buffers, of which the same holds. A request that cancels points to nothing.
-        unsafe { submission.push(request) }.map_err(|_| io::ErrorKind::WouldBlock.into())
+        unsafe { submission.push(request) }.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
     }
 
     /// Hands requests over and lets the system do what is due, which is when it writes to buffers.
@@ -379,8 +392,8 @@ impl Ring {
         queue.publish();
     }
 
-    /// Ends the request, so that the system lets go of the socket at once. Does nothing on another thread than the one
-    /// that started it: the system then does so when the ring is closed, a moment later.
+    /// Ends the request, so that the system lets go of the socket at once; what it has brought is dropped. Does nothing
+    /// on another thread than the one that started it: the system then does so when the ring is closed, a moment later.
     fn stop(&mut self) {
         if !self.is_armed {
             return;
@@ -391,10 +404,15 @@ impl Ring {
         }
         for _ in 0..CANCEL_CALLS {
             for completion in self.uring.completion() {
-                if completion.user_data() == RECEIVE {
-                    self.is_armed &= cqueue::more(completion.flags());
+                if completion.user_data() != RECEIVE {
+                    continue;
+                }
+                self.is_armed &= cqueue::more(completion.flags());
+                if let Some(id) = cqueue::buffer_select(completion.flags()) {
+                    self.queue.push(id, &self.buffers);
                 }
             }
+            self.queue.publish();
             if !self.is_armed || self.enter(0, 0).is_err() {
                 return;
             }
@@ -457,15 +475,19 @@ impl Drop for Buffers {
     }
 }
 
+/// How much room the names and control messages of datagrams get.
+fn template() -> libc::msghdr {
+    // SAFETY: all-zero bytes are a message header without name, data and control.
+    let mut template: libc::msghdr = unsafe { core::mem::zeroed() };
+    template.msg_namelen = NAME_ROOM as libc::socklen_t;
+    template.msg_controllen = CONTROL_WORDS * size_of::<u64>();
+    template
+}
+
 /// What the system says of the datagrams in a buffer. What it cut, or whose sender it can not name, is described as
 /// empty: the wire's first check counts it as invalid.
 fn describe(storage: &[u8], template: &libc::msghdr) -> Filled {
-    let mut filled = Filled {
-        length: 0,
-        segment_length: None,
-        from: NOBODY,
-        timestamp: None,
-    };
+    let mut filled = Filled::EMPTY;
     let Ok(message) = RecvMsgOut::parse(storage, template) else {
         return filled;
     };
@@ -484,8 +506,7 @@ fn describe(storage: &[u8], template: &libc::msghdr) -> Filled {
     let length = bytes.len().min(size_of_val(&control));
     // SAFETY: `length` bytes are readable in the one and writable in the other, and they do not overlap.
     unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), control.as_mut_ptr().cast(), length) };
-    // SAFETY: all-zero bytes are a message header without name, data and control.
-    let mut header: libc::msghdr = unsafe { core::mem::zeroed() };
+    let mut header = *template;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = length;
     read_control(&header, &mut filled);
@@ -500,12 +521,14 @@ struct BufferQueue {
 }
 
 impl BufferQueue {
-    /// Enough entries for any count we use.
     const LENGTH: usize = 4096;
 
-    /// `count` is a power of two.
+    const fn has_room_for(count: u16) -> bool {
+        count.is_power_of_two() && count as usize * size_of::<BufRingEntry>() <= Self::LENGTH
+    }
+
+    /// `count` is one of those that [`Self::has_room_for`] was asserted of.
     fn new(count: u16) -> io::Result<Self> {
-        let count = count.min((Self::LENGTH / size_of::<BufRingEntry>()) as u16);
         // SAFETY: mmap(any address, length, protection, flags, no file, 0) makes new memory and touches none of ours.
         let memory = unsafe {
             libc::mmap(
@@ -566,10 +589,12 @@ impl Drop for BufferQueue {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use fulmar::time::SystemClock;
 
     use super::super::super::conformance::{collect, local, send};
+    use super::super::super::readiness::Readiness;
     use super::super::super::spec::SocketSpec;
     use super::*;
 
@@ -684,6 +709,8 @@ mod tests {
             assert_eq!(receiver.receive(&mut batch).datagrams, 2);
             if released {
                 receiver.release();
+                // Closing it is the other thread's work.
+                assert!(receiver.ring.as_ref().is_some_and(|ring| !ring.is_armed));
             }
             std::thread::scope(|scope| scope.spawn(move || drop(receiver)).join()).unwrap();
             let spec = SocketSpec {
@@ -706,17 +733,14 @@ mod tests {
     #[test]
     fn what_is_cut_or_comes_from_nobody_is_empty() {
         let mut storage = ReceiveBatch::storage();
-        // SAFETY: all-zero bytes are a message header.
-        let mut template: libc::msghdr = unsafe { core::mem::zeroed() };
-        template.msg_namelen = NAME_ROOM as libc::socklen_t;
-        template.msg_controllen = CONTROL_WORDS * size_of::<u64>();
+        let template = template();
         let mut write = |name_length: u32, payload_length: u32, flags: i32, family: i32| {
             for (at, word) in [name_length, 0, payload_length, flags as u32].iter().enumerate() {
                 storage[4 * at..][..4].copy_from_slice(&word.to_ne_bytes());
             }
             storage[16..18].copy_from_slice(&(family as u16).to_ne_bytes());
             let filled = describe(&storage, &template);
-            (filled.length, filled.from.port() == 0 && filled.from == NOBODY)
+            (filled.length, filled.from == Filled::EMPTY.from)
         };
         assert_eq!(write(16, 100, 0, libc::AF_INET).0, 100);
         assert_eq!(write(16, 100, libc::MSG_TRUNC, libc::AF_INET).0, 0);
@@ -740,7 +764,7 @@ mod tests {
         let mut batch = ReceiveBatch::new(2);
         send_numbered(&mut sender, to, 0..1);
         assert_eq!(collect(&mut receiver, &mut batch, 1).len(), 1);
-        receiver.give_up(&io::ErrorKind::PermissionDenied.into());
+        receiver.give_up(&io::ErrorKind::PermissionDenied.into()).unwrap();
         send_numbered(&mut sender, to, 0..5);
         assert!(
             lengths(&collect(&mut receiver, &mut batch, 5))
@@ -748,5 +772,84 @@ mod tests {
                 .eq(1..=5)
         );
         assert!(receiver.is_plain && receiver.ring.is_none());
+    }
+
+    #[test]
+    fn a_released_socket_has_all_its_buffers() {
+        let Some((mut receiver, mut sender)) = pair() else {
+            return;
+        };
+        let to = receiver.local_address();
+        let mut batch = ReceiveBatch::new(64);
+        let count = usize::from(RECEIVER_BUFFERS);
+        assert!(collect(&mut receiver, &mut batch, 0).is_empty());
+        send_numbered(&mut sender, to, 0..2 * count);
+        assert_eq!(receiver.receive(&mut batch).datagrams, count);
+        // The others are in the buffers again.
+        receiver.release();
+        send_numbered(&mut sender, to, 0..count);
+        let got = collect(&mut receiver, &mut batch, count);
+        assert!(lengths(&got).into_iter().eq(1..=count));
+    }
+
+    #[test]
+    fn what_a_request_brings_when_it_is_started_again_is_told() {
+        let Some((mut receiver, mut sender)) = pair() else {
+            return;
+        };
+        let to = receiver.local_address();
+        let mut batch = ReceiveBatch::new(64);
+        assert!(collect(&mut receiver, &mut batch, 0).is_empty());
+        let buffers = usize::from(RECEIVER_BUFFERS);
+        send_numbered(&mut sender, to, 0..buffers + 4);
+        // The buffers ran out, the batch has room.
+        let outcome = receiver.receive(&mut batch);
+        assert_eq!((outcome.datagrams, outcome.is_full), (buffers, true));
+        let outcome = receiver.receive(&mut batch);
+        assert_eq!((outcome.datagrams, outcome.is_full), (4, false));
+    }
+
+    /// A poll, and how sockets register with it.
+    fn poll() -> (mio::Poll, Registration) {
+        let poll = mio::Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        (poll, Registration::of(registry, Readiness::new()))
+    }
+
+    #[test]
+    fn a_socket_that_gets_no_event_wakes_its_thread_without_a_ring() {
+        let no_more = || Err(io::Error::from_raw_os_error(libc::EMFILE));
+        // The poll refuses files.
+        let refused = || Ok(OwnedFd::from(tempfile::tempfile().unwrap()));
+        for event in [no_more(), refused()] {
+            let Some((mut receiver, mut sender)) = pair() else {
+                return;
+            };
+            let (mut poll, waiter) = poll();
+            let mut batch = ReceiveBatch::new(1);
+            // There is a ring already, which has to go.
+            assert_eq!(receiver.receive(&mut batch).datagrams, 0);
+            receiver.register_with(&waiter, event).unwrap();
+            assert!(receiver.is_plain && receiver.ring.is_none());
+            let mut events = mio::Events::with_capacity(4);
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            send_numbered(&mut sender, receiver.local_address(), 0..1);
+            poll.poll(&mut events, Some(Duration::from_secs(30))).unwrap();
+            assert!(!events.is_empty());
+            assert_eq!(receiver.receive(&mut batch).datagrams, 1);
+        }
+    }
+
+    #[test]
+    fn a_socket_that_can_not_wake_its_thread_at_all_says_so() {
+        let Some((mut receiver, _)) = pair() else {
+            return;
+        };
+        let (_poll, waiter) = poll();
+        // The poll takes a socket once.
+        let _mark = waiter.add(receiver.socket.fd()).unwrap();
+        let no_more = Err(io::Error::from_raw_os_error(libc::EMFILE));
+        let error = receiver.register_with(&waiter, no_more).unwrap_err();
+        assert_eq!(error.source.raw_os_error(), Some(libc::EEXIST));
     }
 }
