@@ -114,7 +114,10 @@ pub fn run(arguments: &Arguments, child: Vec<String>, is_stopped: fn() -> bool) 
     };
     let mut bench = Bench::new(options, table);
     if bench.plan(all_suites)? == 0 {
-        return Err(Failure::Usage(no_case(&bench.options.filters)));
+        return Err(Failure::Usage(no_case(
+            &bench.options.filters,
+            bench.not_planned(),
+        )));
     }
     // Better now than after half an hour.
     arguments.prepare_files()?;
@@ -205,13 +208,17 @@ impl Arguments {
     }
 }
 
-fn no_case(filters: &[String]) -> String {
+fn no_case(filters: &[String], not_planned: &[String]) -> String {
     let names: Vec<_> = suites::ALL.iter().map(|suite| suite.name).collect();
-    format!(
+    let mut text = format!(
         "no case of this build fits {}; suites: {}",
         filters.join(" or "),
         names.join(", ")
-    )
+    );
+    for what in not_planned {
+        text.push_str(&format!("; {what}"));
+    }
+    text
 }
 
 fn after_help() -> String {
@@ -297,6 +304,24 @@ mod tests {
             panic!("no child");
         };
         assert_eq!(rest, ["udp", "fulmar", "32", "-1"]);
+    }
+
+    #[test]
+    fn a_case_that_can_not_run_here_is_not_taken_for_one_that_does_not_exist() {
+        let mut bench = Bench::new(Options::default(), Table::on_stdout(true));
+        let impossible = |bench: &mut Bench| {
+            bench.leave_out("udp/veth: skipped: no network".to_owned());
+            bench.leave_out("udp/veth: skipped: no network".to_owned());
+            Ok(())
+        };
+        assert_eq!(bench.plan(impossible).expect("a plan"), 0);
+        assert!(bench.report.left_out.is_empty());
+        let text = no_case(&["udp/veth".to_owned()], bench.not_planned());
+        assert!(
+            text.starts_with("no case of this build fits udp/veth; suites: ipc, udp, "),
+            "{text}"
+        );
+        assert!(text.ends_with("micro; udp/veth: skipped: no network"), "{text}");
     }
 
     #[test]

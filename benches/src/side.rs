@@ -3,8 +3,13 @@
 
 use std::error::Error;
 
+use crate::private_network::Namespace;
+
 /// Any failure of set-up; a run that fails prints no figure.
 pub type BenchError = Box<dyn Error + Send + Sync>;
+
+/// What the directory of the far host's driver ends with.
+pub const FAR_SUFFIX: &str = "-far";
 
 /// Who runs the driver and the client conductor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub struct Settings {
     pub channel: String,
     /// The channel of the way back; the same for IPC.
     pub return_channel: String,
+    /// The network of the far one of two hosts, if it has one of its own.
+    pub far_network: Option<Namespace>,
 }
 
 impl Settings {
@@ -42,20 +49,34 @@ impl Settings {
             term_length,
             channel: "aeron:ipc".to_owned(),
             return_channel: "aeron:ipc".to_owned(),
+            far_network: None,
         }
     }
 
-    /// Each way through a socket of its own on the loopback interface.
+    /// Each way through a socket of its own, which listens at an address and port.
     #[must_use]
-    pub fn udp(dir: String, mode: Mode, term_length: usize, ports: [u16; 2]) -> Settings {
-        let channel = |port| format!("aeron:udp?endpoint=127.0.0.1:{port}|term-length={term_length}");
+    pub fn udp(dir: String, mode: Mode, term_length: usize, endpoints: [String; 2]) -> Settings {
+        let [channel, return_channel] =
+            endpoints.map(|endpoint| format!("aeron:udp?endpoint={endpoint}|term-length={term_length}"));
         Settings {
-            dir,
-            mode,
-            term_length,
-            channel: channel(ports[0]),
-            return_channel: channel(ports[1]),
+            channel,
+            return_channel,
+            ..Settings::ipc(dir, mode, term_length)
         }
+    }
+
+    /// The same for the far one of two hosts: in its network, and with a driver directory of its own.
+    ///
+    /// # Errors
+    /// The calling thread can not be moved to that network.
+    pub fn enter_far_host(&self) -> Result<Settings, BenchError> {
+        if let Some(network) = &self.far_network {
+            network.enter()?;
+        }
+        Ok(Settings {
+            dir: format!("{}{FAR_SUFFIX}", self.dir),
+            ..self.clone()
+        })
     }
 }
 

@@ -164,6 +164,8 @@ pub struct Bench {
     total: usize,
     done: usize,
     is_planning: bool,
+    /// What the plan leaves out.
+    not_planned: Vec<String>,
 }
 
 impl Bench {
@@ -179,7 +181,14 @@ impl Bench {
             total: 0,
             done: 0,
             is_planning: false,
+            not_planned: Vec::new(),
         }
+    }
+
+    /// What [`Self::plan`] has found to be impossible here, and why.
+    #[must_use]
+    pub fn not_planned(&self) -> &[String] {
+        &self.not_planned
     }
 
     /// Counts the runs that `run` would make, and makes none.
@@ -210,10 +219,19 @@ impl Bench {
 
     /// Says what this run can not measure, and why.
     pub fn leave_out(&mut self, what: String) {
+        let known = if self.is_planning {
+            &mut self.not_planned
+        } else {
+            &mut self.report.left_out
+        };
+        // Several suites may miss the same tool.
+        if known.contains(&what) {
+            return;
+        }
         if !self.is_planning {
             self.table.line(&what);
-            self.report.left_out.push(what);
         }
+        known.push(what);
     }
 
     /// Whether any case whose name starts with `prefix` may have been asked for.

@@ -14,9 +14,9 @@ pub mod udp;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::side::{BenchError, Mode, Settings};
+use crate::private_network::{FAR_ADDRESS, NEAR_ADDRESS, Namespace};
+use crate::side::{BenchError, FAR_SUFFIX, Mode, Settings};
 use crate::suite::{Bench, Options};
-use crate::workload::FAR_SUFFIX;
 
 /// A part of the benchmarks.
 pub struct Suite {
@@ -37,7 +37,7 @@ pub const ALL: &[Suite] = &[
     },
     Suite {
         name: "udp",
-        about: "throughput and round trips through sockets of the loopback interface",
+        about: "throughput and round trips through sockets: the loopback interface, and two network namespaces (veth)",
         run: udp::run,
     },
     Suite {
@@ -146,8 +146,22 @@ pub fn udp_settings(options: &Options, mode: Mode) -> Result<Settings, BenchErro
         own_dir(),
         mode,
         options.term_length,
-        [free_port()?, free_port()?],
+        [loopback_endpoint()?, loopback_endpoint()?],
     ))
+}
+
+/// Each way from one of two hosts to the other. In networks of their own every port is free.
+#[must_use]
+pub fn two_hosts_settings(options: &Options, mode: Mode, far: &Namespace) -> Settings {
+    let endpoints = [format!("{FAR_ADDRESS}:40123"), format!("{NEAR_ADDRESS}:40124")];
+    Settings {
+        far_network: Some(far.clone()),
+        ..Settings::udp(own_dir(), mode, options.term_length, endpoints)
+    }
+}
+
+fn loopback_endpoint() -> Result<String, BenchError> {
+    Ok(format!("127.0.0.1:{}", free_port()?))
 }
 
 /// One way over shared memory (`ipc`) or through a socket of its own (`udp`), with further parameters of the channel.

@@ -1,13 +1,14 @@
 //! Sockets of the loopback interface: throughput by length, round trips beside bare datagrams, and at a low rate with
-//! default settings.
+//! default settings. Then the same between two network namespaces, as between two hosts.
 #![forbid(unsafe_code)]
 
 use super::ipc::with_bare;
-use super::udp_settings;
+use super::{two_hosts_settings, udp_settings};
 use crate::on_side;
+use crate::private_network::{between_hosts, missing_hosts};
 use crate::report::Better;
 use crate::side::{BenchError, Mode};
-use crate::suite::{BARE, Bench, Metric, REFERENCE, Sample};
+use crate::suite::{BARE, Bench, Metric, Options, REFERENCE, Sample};
 use crate::workload::{Kind, RoundTripPlan, ThroughputPlan, bare_datagrams};
 
 /// Lengths, the number of messages of a run, and how much faster than the reference ours should be.
@@ -20,7 +21,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
             continue;
         }
         let options = bench.options.clone();
-        let warmup = options.scaled((3 * options.term_length / (length + 32)) as u64) + 10;
+        let warmup = warmup(&options, length);
         let metric = Metric::new("", "msg/s", Better::Higher).goal(REFERENCE, wanted);
         bench.run(&case, &[metric], |side| {
             let settings = udp_settings(&options, Mode::Shared)?;
@@ -36,7 +37,61 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
         });
     }
     round_trips(bench);
+    two_hosts(bench);
     Ok(())
+}
+
+/// Two network namespaces joined by a pair of virtual Ethernet interfaces, each with a driver of its own.
+fn two_hosts(bench: &mut Bench) {
+    let throughput_case = |length| format!("udp/veth/throughput/exclusive/{length}B");
+    let round_trip_case = "udp/veth/round-trip/invoker";
+    let lengths = &LENGTHS[..2];
+    let is_wanted = bench.wants(round_trip_case)
+        || lengths
+            .iter()
+            .any(|(length, _, _)| bench.wants(&throughput_case(*length)));
+    if !is_wanted {
+        return;
+    }
+    if let Some(missing) = missing_hosts() {
+        bench.leave_out(format!("udp/veth: skipped: {missing}"));
+        return;
+    }
+    let options = bench.options.clone();
+    for &(length, messages, wanted) in lengths {
+        let metric = Metric::new("", "msg/s", Better::Higher).goal(REFERENCE, wanted);
+        bench.run(&throughput_case(length), &[metric], |side| {
+            let figure = between_hosts(|far| {
+                let settings = two_hosts_settings(&options, Mode::Shared, far);
+                let (warmup, messages) = (warmup(&options, length), options.scaled(messages));
+                let plan = ThroughputPlan::of(&settings, Kind::Exclusive, length, warmup, messages);
+                on_side!(side, throughput_between_hosts, &settings, &plan)
+            })?;
+            Ok(Sample::of(figure.messages_per_second))
+        });
+    }
+    bench.run(round_trip_case, &quantiles([None, None]), |side| {
+        let recorder = between_hosts(|far| {
+            let settings = two_hosts_settings(&options, Mode::Invoker, far);
+            on_side!(side, round_trip_between_hosts, &settings, &closed(&options))
+        })?;
+        Ok(Sample::quantiles(recorder, &[0.5, 0.99]))
+    });
+}
+
+/// Messages that touch every page of the log.
+fn warmup(options: &Options, length: usize) -> u64 {
+    options.scaled((3 * options.term_length / (length + 32)) as u64) + 10
+}
+
+/// The next ping leaves when the last came back.
+fn closed(options: &Options) -> RoundTripPlan {
+    RoundTripPlan {
+        length: 32,
+        warmup: options.scaled(10_000),
+        messages: options.scaled(50_000),
+        per_second: None,
+    }
 }
 
 fn quantiles(goals: [Option<f64>; 2]) -> Vec<Metric> {
@@ -50,12 +105,7 @@ fn quantiles(goals: [Option<f64>; 2]) -> Vec<Metric> {
 
 fn round_trips(bench: &mut Bench) {
     let options = bench.options.clone();
-    let closed = RoundTripPlan {
-        length: 32,
-        warmup: options.scaled(10_000),
-        messages: options.scaled(50_000),
-        per_second: None,
-    };
+    let closed = closed(&options);
     // One driver thread for both ends.
     bench.run("udp/round-trip/shared", &quantiles([None, None]), |side| {
         let settings = udp_settings(&options, Mode::Shared)?;

@@ -21,9 +21,6 @@ const RUN: usize = 64;
 /// Longer messages may take several fragments, and are put together.
 const LONGEST_FRAGMENT: usize = 1024;
 
-/// What the directory of the far host's driver ends with.
-pub const FAR_SUFFIX: &str = "-far";
-
 mod bare;
 mod cost;
 mod isolation;
@@ -37,7 +34,7 @@ pub use cost::{counted, counted_datagrams, measured_batch, one_thread};
 pub use isolation::{IsolationPlan, isolation};
 pub use micro::{OPERATIONS, PRIMITIVES, Primitive, counted_operations, timed_operations};
 pub use ping::{RoundTripPlan, round_trip, round_trip_between_hosts, round_trip_in_one_thread};
-pub use pump::{Throughput, ThroughputPlan, throughput};
+pub use pump::{Throughput, ThroughputPlan, throughput, throughput_between_hosts};
 pub use system::{first_messages, idle_share, memory_per_stream, start_time};
 
 /// Which publication is measured.

@@ -3,7 +3,7 @@
 use fulmar::sync::{AtomicBool, Ordering};
 use fulmar::time::{NanoTime, SystemClock};
 
-use super::{Apart, FAR_SUFFIX, Idle, Message, PING_STREAM, PONG_STREAM, connect, write_number};
+use super::{Apart, Idle, Message, PING_STREAM, PONG_STREAM, connect, write_number};
 use crate::recorder::Recorder;
 use crate::schedule::Schedule;
 use crate::side::{BenchError, Mode, Publisher, Settings, Side, Subscriber, Tally};
@@ -177,13 +177,10 @@ pub fn round_trip_between_hosts<S: Side>(
 ) -> Result<Recorder, BenchError> {
     let stop = Apart(AtomicBool::new(false));
     let stop = &stop.0;
-    let far_settings = Settings {
-        dir: format!("{}{FAR_SUFFIX}", settings.dir),
-        ..settings.clone()
-    };
     std::thread::scope(|scope| {
         let far = scope.spawn(move || {
-            let result = echo_host::<S>(&far_settings, plan.length, stop);
+            let far_settings = settings.enter_far_host();
+            let result = far_settings.and_then(|settings| echo_host::<S>(&settings, plan.length, stop));
             // The other thread waits for it no longer.
             stop.store(true, Ordering::Relaxed);
             result

@@ -1,10 +1,12 @@
 //! Throughput: one publisher thread, one subscriber thread, and whatever threads the side has.
 
+use core::time::Duration;
+
 use fulmar::sync::{AtomicBool, Ordering};
 use fulmar::time::SystemClock;
 
 use super::{
-    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, RUN, connect, poll,
+    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, RUN, connect, poll, wait,
     write_number,
 };
 use crate::side::{BenchError, Publisher, Settings, Side, Subscriber, Tally};
@@ -49,6 +51,14 @@ impl ThroughputPlan {
             subscriptions: vec![settings.channel.clone()],
         }
     }
+
+    /// What it means that all messages that count took `nanos`.
+    fn figure(&self, nanos: i64) -> Throughput {
+        let delivered = self.messages * self.subscriptions.len() as u64;
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let messages_per_second = delivered as f64 * 1e9 / nanos as f64;
+        Throughput { messages_per_second }
+    }
 }
 
 /// Runs `plan` once.
@@ -64,6 +74,67 @@ pub fn throughput<S: Side>(settings: &Settings, plan: &ThroughputPlan) -> Result
         }
         Kind::Claim => pump(&side, plan, |stream| side.claims(&settings.channel, stream)),
     }
+}
+
+/// As two hosts: the subscriber has a driver of its own. One stream by an exclusive publication.
+///
+/// # Errors
+/// Those of [`throughput`].
+pub fn throughput_between_hosts<S: Side>(
+    settings: &Settings,
+    plan: &ThroughputPlan,
+) -> Result<Throughput, BenchError> {
+    let stop = Apart(AtomicBool::new(false));
+    let stop = &stop.0;
+    let nanos = std::thread::scope(|scope| {
+        let far = scope.spawn(move || {
+            let far_settings = settings.enter_far_host();
+            let received = far_settings.and_then(|settings| receive_host::<S>(&settings, plan, stop));
+            stop.store(true, Ordering::Relaxed);
+            received
+        });
+        let sent = publish_host::<S>(settings, plan, stop);
+        stop.store(true, Ordering::Relaxed);
+        let received = far.join().map_err(|_| "the receiving thread panicked")?;
+        // A receiver that was told to stop says less than the publisher that failed.
+        sent.and(received)
+    })?;
+    Ok(plan.figure(nanos))
+}
+
+/// Publishes everything, and stays until it has been received.
+fn publish_host<S: Side>(
+    settings: &Settings,
+    plan: &ThroughputPlan,
+    stop: &AtomicBool,
+) -> Result<(), BenchError> {
+    let side = S::start(settings)?;
+    let publisher = side.exclusive(&settings.channel, PING_STREAM)?;
+    let ended = || stop.load(Ordering::Relaxed);
+    connect(&side, || publisher.is_connected() || ended())?;
+    publish_all(&mut [publisher], plan.length, plan.warmup + plan.messages, stop);
+    while !ended() {
+        wait(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn receive_host<S: Side>(
+    settings: &Settings,
+    plan: &ThroughputPlan,
+    stop: &AtomicBool,
+) -> Result<i64, BenchError> {
+    let side = S::start(settings)?;
+    let subscriber = side.subscriber(&settings.channel, PING_STREAM)?;
+    let ended = || stop.load(Ordering::Relaxed);
+    connect(&side, || subscriber.is_connected() || ended())?;
+    if ended() {
+        return Err("the publisher has ended".into());
+    }
+    let mut tally = Tally::default();
+    let nanos = receive_all(&mut [subscriber], plan, &mut tally)?;
+    check(&tally, plan.warmup + plan.messages, 1)?;
+    Ok(nanos)
 }
 
 fn pump<S: Side, P: Publisher>(
@@ -105,10 +176,7 @@ fn pump<S: Side, P: Publisher>(
         received
     })?;
     check(&tally, total, plan.subscriptions.len() as u64)?;
-    let delivered = plan.messages * plan.subscriptions.len() as u64;
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    let messages_per_second = delivered as f64 * 1e9 / nanos as f64;
-    Ok(Throughput { messages_per_second })
+    Ok(plan.figure(nanos))
 }
 
 fn publish_all<P: Publisher>(publishers: &mut [P], length: usize, total: u64, stop: &AtomicBool) {
