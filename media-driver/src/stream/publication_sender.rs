@@ -604,13 +604,13 @@ impl PublicationSender {
     }
 
     /// When the next early heartbeat is due: what was sent last may be lost, and nothing else shows it. It is to come on
-    /// time, whatever grid other timers stand on.
+    /// time, whatever grid other timers stand on. None is due while there is nobody to send to.
     #[must_use]
     pub fn tail_deadline(&self) -> Option<NanoTime> {
         let is_due = self.tail_heartbeats < TAIL_HEARTBEATS && self.limits.tail_heartbeat_ns > 0;
         let last = self
             .last_frame
-            .filter(|_| is_due && self.has_initial_connection)?;
+            .filter(|_| is_due && self.has_initial_connection && !self.is_parked)?;
         let factor = TAIL_HEARTBEAT_FACTOR.pow(self.tail_heartbeats);
         let silence = self.limits.tail_heartbeat_ns.saturating_mul(factor);
         Some(last.plus_nanos(silence.min(HEARTBEAT_INTERVAL_NS)))

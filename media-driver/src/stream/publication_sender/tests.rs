@@ -1007,6 +1007,35 @@ fn early_heartbeats_follow_the_last_data_and_then_the_usual_ones() {
 }
 
 #[test]
+fn early_heartbeats_wait_while_there_is_nobody_to_send_to() {
+    let limits = SenderLimits {
+        tail_heartbeat_ns: MS,
+        ..limits()
+    };
+    let mut fixture = Fixture::with(Options {
+        limits,
+        ..Options::default()
+    });
+    fixture.send(0);
+    fixture.connect(0, HALF);
+    fixture.publish(1024);
+    fixture.send(10 * MS);
+    fixture.sink.is_nowhere = true;
+    for now in [11 * MS, 11 * MS + 1, 50 * MS] {
+        fixture.send(now);
+        assert_eq!(fixture.sender.tail_deadline(), None);
+        assert!(fixture.sender.next_deadline(at(now)).since(at(now)) > 0);
+    }
+    fixture.sink.is_nowhere = false;
+    assert_eq!(
+        heartbeat(&fixture.send(60 * MS)).map(|header| header.term_offset),
+        Some(1056),
+        "whoever comes hears it at once"
+    );
+    assert_eq!(fixture.sender.tail_deadline(), Some(at(64 * MS)));
+}
+
+#[test]
 fn a_stream_that_goes_on_needs_no_early_heartbeats() {
     let limits = SenderLimits {
         tail_heartbeat_ns: MS,
