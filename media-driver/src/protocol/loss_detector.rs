@@ -387,18 +387,19 @@ impl LossDetector {
     }
 
     /// The first byte of a gap that was asked for has come: that is how long a repair takes. One that was asked for more
-    /// than once counts only while nothing is known, as over any longer path the first one is: else it says how much is
-    /// lost, and where much is, what is waited for would grow and grow.
+    /// than once, as over any longer path the first one is, counts only until one comes that was not: else it says how
+    /// much is lost, and where much is, what is waited for would grow and grow.
     fn learn<B: Words>(&mut self, now: NanoTime, log: &LogBuffers<B>, gap: &OpenGap) {
         let has_come =
             |gap: &OpenGap| gap.position < self.rebuild_position || !is_empty_at(log, gap.position);
         let Some(asked) = gap.asked.filter(|_| has_come(gap)) else {
             return;
         };
-        if let Some(recovery) = &mut self.recovery
-            && (gap.requests == 1 || recovery.with_deviations(0).is_none())
-        {
-            recovery.on_sample(now.since(asked));
+        let took = now.since(asked);
+        match &mut self.recovery {
+            Some(recovery) if gap.requests == 1 => recovery.on_sample(took),
+            Some(recovery) => recovery.on_guess(took),
+            None => {}
         }
     }
 
@@ -947,6 +948,25 @@ mod tests {
         watch.pass(100 * MS);
         watch.arrive(192, 64);
         assert_eq!(raised_at(&mut watch, 128, 200 * MS, 400 * MS).len(), 1);
+    }
+
+    #[test]
+    fn a_first_repair_that_took_long_is_forgotten_with_the_first_that_was_asked_for_once() {
+        const MS: i64 = 1_000_000;
+        let mut watch = Watch::with(unicast(NakScope::EveryGap).learning());
+        watch.arrive(64, 64);
+        assert!(raised_at(&mut watch, 0, 0, 1_000 * MS).len() > 1);
+        watch.arrive(0, 64);
+        watch.pass(1_000 * MS);
+        watch.arrive(192, 64);
+        watch.pass(1_100 * MS);
+        assert_eq!(watch.pass(1_100 * MS + 1_000), [(128, 64)]);
+        watch.arrive(128, 64);
+        watch.pass(1_100 * MS + 201_000);
+        watch.arrive(320, 64);
+        let times = raised_at(&mut watch, 256, 1_200 * MS, 1_201 * MS);
+        let waits: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(waits, [500_000], "{times:?}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct RecoveryTime {
 struct Known {
     time_ns: i64,
     deviation_ns: i64,
+    /// Nothing better than a guess has come yet.
+    is_guess: bool,
 }
 
 impl RecoveryTime {
@@ -29,16 +31,30 @@ impl RecoveryTime {
         Self { known: None }
     }
 
-    /// One repair took this long, ns: 0 to [`RECOVERY_MAX_NS`], beyond which it is cut.
+    /// One repair took this long, ns: 0 to [`RECOVERY_MAX_NS`], beyond which it is cut. The first one replaces a guess.
     pub fn on_sample(&mut self, sample_ns: i64) {
         let sample_ns = sample_ns.clamp(0, RECOVERY_MAX_NS);
+        self.known = self.known.filter(|known| !known.is_guess);
         let known = self.known.get_or_insert(Known {
             time_ns: sample_ns,
             deviation_ns: sample_ns / 2,
+            is_guess: false,
         });
         let error = sample_ns - known.time_ns;
         known.deviation_ns += (error.abs() - known.deviation_ns) / DEVIATION_GAIN;
         known.time_ns += error / TIME_GAIN;
+    }
+
+    /// One took this long at most, ns: which of several requests was answered, or what else was waited for, nobody knows.
+    /// Counts only while nothing is known.
+    pub fn on_guess(&mut self, sample_ns: i64) {
+        let sample_ns = sample_ns.clamp(0, RECOVERY_MAX_NS);
+        self.known.get_or_insert(Known {
+            time_ns: sample_ns,
+            // As after the first sample.
+            deviation_ns: sample_ns * 3 / 8,
+            is_guess: true,
+        });
     }
 
     /// The smoothed time and so many deviations, ns; `None` before the first sample.
@@ -74,6 +90,21 @@ mod tests {
         time.on_sample(100 * MS);
         assert_eq!(time.with_deviations(0), Some(100 * MS));
         assert!(time.with_deviations(4).is_some_and(|margin| margin >= 200 * MS));
+    }
+
+    #[test]
+    fn a_guess_counts_until_something_better_comes() {
+        let mut time = RecoveryTime::new();
+        time.on_guess(1000 * MS);
+        assert_eq!(time.with_deviations(0), Some(1000 * MS));
+        time.on_guess(MS);
+        assert_eq!(time.with_deviations(0), Some(1000 * MS));
+        time.on_sample(MS);
+        let mut alone = RecoveryTime::new();
+        alone.on_sample(MS);
+        assert_eq!(time, alone);
+        time.on_guess(1000 * MS);
+        assert_eq!(time, alone);
     }
 
     #[test]
