@@ -73,8 +73,15 @@ impl WindowReminder {
             return;
         }
         self.limit_before = i64::MAX;
-        if let Some(opened) = self.opened.take() {
-            self.answer_time.on_sample(now.since(opened));
+        let Some(opened) = self.opened.take() else {
+            return;
+        };
+        let took = now.since(opened);
+        // What was said more than once may have been lost, or the stream has paused: that is no time a path takes.
+        if self.reminders == 0 {
+            self.answer_time.on_sample(took);
+        } else {
+            self.answer_time.on_guess(took);
         }
     }
 
@@ -160,6 +167,48 @@ mod tests {
             now += 100 * MS;
             reminder.on_high_water_mark(at(now), window * WINDOW + 1056);
         }
+    }
+
+    /// Opens the next window at `now`; when it is said again.
+    fn open(reminder: &mut WindowReminder, window: i64, now: i64) -> Option<NanoTime> {
+        reminder.on_status_message(at(now), (window + 1) * WINDOW, window * WINDOW);
+        reminder.deadline(window * WINDOW)
+    }
+
+    /// Nothing comes for `pause` ns, the reminders go, and then the sender goes on.
+    fn pause(reminder: &mut WindowReminder, window: i64, now: i64, pause: i64) {
+        let mut reminders = 0;
+        while let Some(due) = reminder
+            .deadline(window * WINDOW)
+            .filter(|due| due.0 < now + pause)
+        {
+            reminder.on_status_message(due, (window + 1) * WINDOW, window * WINDOW);
+            reminders += 1;
+        }
+        assert!(reminders > 0);
+        reminder.on_high_water_mark(at(now + pause), window * WINDOW + 1056);
+    }
+
+    #[test]
+    fn a_stream_that_pauses_where_its_window_ends_does_not_put_reminders_off() {
+        let mut reminder = opened();
+        reminder.on_high_water_mark(at(MS / 10), WINDOW + 1056);
+        for window in 2..20 {
+            let now = window * 1000 * MS;
+            assert_eq!(open(&mut reminder, window, now), Some(at(now + MS)));
+            pause(&mut reminder, window, now, 500 * MS);
+        }
+    }
+
+    #[test]
+    fn a_pause_in_the_first_window_counts_until_another_is_answered_at_once() {
+        let mut reminder = opened();
+        pause(&mut reminder, 1, 0, 500 * MS);
+        let now = 600 * MS;
+        assert!(open(&mut reminder, 2, now).unwrap().0 > now + 500 * MS);
+        reminder.on_high_water_mark(at(now + MS / 10), 2 * WINDOW + 1056);
+        let now = 700 * MS;
+        assert_eq!(open(&mut reminder, 3, now), Some(at(now + MS)));
     }
 
     #[test]
