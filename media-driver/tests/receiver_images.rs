@@ -596,6 +596,61 @@ fn a_superseded_image_sends_no_timed_status_messages() {
     assert_eq!(image.frames().len(), 0);
 }
 
+/// An image whose window was used up and opened again; the status message that says so left now.
+fn with_reminder() -> TestImage {
+    let mut image = TestImage::plain();
+    image.frames();
+    let mut position = 0;
+    while position < i64::from(WINDOW) {
+        image.data(&frame(position, &[1; 992]));
+        position += 1024;
+    }
+    image.track();
+    image.consume(0, position);
+    image.track();
+    assert_eq!(status_messages(&image.frames()).len(), 1);
+    assert_eq!(
+        image.receiver.reminder_deadline(),
+        Some(image.now.plus_nanos(MS)),
+        "the sender may not have heard it"
+    );
+    image
+}
+
+#[test]
+fn a_status_message_that_opened_the_window_is_said_again() {
+    let mut image = with_reminder();
+    image.pass_time(MS - 1);
+    assert_eq!(image.frames().len(), 0);
+    image.pass_time(1);
+    let [message] = status_messages(&image.frames())[..] else {
+        panic!("one status message");
+    };
+    assert_eq!(message.term_offset, WINDOW);
+    assert_eq!(
+        image.receiver.reminder_deadline(),
+        Some(image.now.plus_nanos(4 * MS))
+    );
+}
+
+#[test]
+fn images_that_were_rejected_or_superseded_have_no_deadline_that_stays_in_the_past() {
+    let rejected = |image: &TestImage| {
+        image.conductor.reject("no thanks");
+    };
+    let superseded = |image: &TestImage| image.conductor.supersede();
+    for end in [&rejected as &dyn Fn(&TestImage), &superseded] {
+        let mut image = with_reminder();
+        end(&image);
+        for _ in 0..50 {
+            image.frames();
+            assert_eq!(image.receiver.reminder_deadline(), None);
+            assert!(!image.receiver.next_deadline().is_due(image.now));
+            image.pass_time(50 * MS);
+        }
+    }
+}
+
 #[test]
 fn every_live_connection_gets_feedback_through_its_own_transport() {
     let mut image = TestImage::plain();

@@ -402,11 +402,14 @@ impl ImageReceiver {
         quiet_timer::next_status_message(self.last_sent, self.status_message_timeout_ns, self.phase_ns)
     }
 
-    /// When a status message is said again because the sender seems not to have heard it. It is to leave on time.
+    /// When a status message is said again because the sender seems not to have heard it. It is to leave on time. An
+    /// image that was rejected or has a successor says nothing again.
     #[inline]
     #[must_use]
     pub fn reminder_deadline(&self) -> Option<NanoTime> {
-        self.reminder.deadline(self.high_water_mark)
+        self.reminder
+            .deadline(self.high_water_mark)
+            .filter(|_| !self.shared.is_superseded() && self.shared.rejection().is_none())
     }
 
     #[inline]
@@ -425,8 +428,7 @@ impl ImageReceiver {
         is_timed |= self.next_deadline().is_due(now);
         let is_reminder = self
             .reminder_deadline()
-            .is_some_and(|deadline| deadline.is_due(now))
-            && !self.shared.is_superseded();
+            .is_some_and(|deadline| deadline.is_due(now));
         if scheduled.is_none() && !is_timed && !is_reminder {
             return 0;
         }

@@ -83,6 +83,8 @@ pub struct Options {
     pub subscribers: usize,
     /// Whether congestion control is cubic and measures round trips.
     pub measures_rtt: bool,
+    /// Before a status message that opened the window is said again, ns; 0 for tests that count every message.
+    pub status_message_repeat_ns: i64,
     pub now: NanoTime,
 }
 
@@ -96,6 +98,7 @@ impl Default for Options {
             group_tag: None,
             subscribers: 1,
             measures_rtt: false,
+            status_message_repeat_ns: MS,
             now: NanoTime(1_000 * SECOND),
         }
     }
@@ -172,7 +175,7 @@ impl TestImage {
                 receiver_id: RECEIVER_ID,
                 group_tag: options.group_tag,
                 status_message_timeout_ns: 200 * MS,
-                status_message_repeat_ns: 0,
+                status_message_repeat_ns: options.status_message_repeat_ns,
                 image_liveness_timeout_ns: 10 * SECOND,
                 window_max: congestion.window_max(),
                 is_reliable: options.is_reliable,
