@@ -682,9 +682,10 @@ impl Conductor {
         Ok(())
     }
 
-    /// Hands a log to the resource agent for removal. When the lane is full the log is dropped here: slow, but rare,
-    /// and nothing leaks.
+    /// Hands a log to the resource agent for removal, which unmaps it, as nobody here holds it any more. When the lane is
+    /// full the log is dropped here: slow, but rare, and nothing leaks.
     pub(super) fn delete_log(&mut self, path: String, log: fulmar::log::LogBuffers) {
+        self.visits.forget();
         let command = ResourceCommand::DeleteLog(Box::new(DeleteLog { path, log }));
         if let Err(command) = self.resource_commands.offer(command) {
             self.services.increment(SystemCounter::ResourceAgentProxyFails);
