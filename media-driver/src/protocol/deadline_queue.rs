@@ -28,6 +28,11 @@ struct Member {
 
 const NEVER: i64 = i64::MAX;
 
+/// Entries for each member, before those that others overtook are thrown out.
+const ENTRIES_PER_MEMBER: usize = 4;
+/// So many members are counted at least: fewer are not worth the work.
+const MEMBERS_MIN: usize = 16;
+
 impl Member {
     const NONE: Member = Member {
         due: NEVER,
@@ -63,7 +68,23 @@ impl DeadlineQueue {
         if member.due < member.queued {
             member.queued = member.due;
             self.entries.push(Reverse((member.due, index as u32)));
+            if self.entries.len() > ENTRIES_PER_MEMBER * self.members.len().max(MEMBERS_MIN) {
+                self.rebuild();
+            }
         }
+    }
+
+    /// Keeps one entry for each member that has a deadline. Deadlines that fall leave entries behind which do not come up.
+    fn rebuild(&mut self) {
+        let mut entries = core::mem::take(&mut self.entries).into_vec();
+        entries.clear();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            member.queued = member.due;
+            if member.due != NEVER {
+                entries.push(Reverse((member.due, index as u32)));
+            }
+        }
+        self.entries = entries.into();
     }
 
     /// A member whose deadline has come; it has none any more. To be called until there is none.
@@ -178,6 +199,15 @@ mod tests {
             }
         }
         assert!(queue.entries.len() <= 4, "{}", queue.entries.len());
+        for time in (0..10_000).rev() {
+            for index in 0..4 {
+                queue.set(index, Some(at(time + 100 + index as i64)));
+            }
+            assert!(queue.entries.len() <= 64, "{}", queue.entries.len());
+        }
+        queue.set(2, None);
+        assert_eq!(due(&mut queue, 10_000), [0, 1, 3]);
+        assert!(queue.entries.is_empty());
     }
 
     #[test]
