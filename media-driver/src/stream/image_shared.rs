@@ -1,4 +1,5 @@
-//! What the receiver's and the conductor's half of an image tell each other. Every field has one writer.
+//! What the receiver's and the conductor's half of an image tell each other. Every field has one writer, but for what one
+//! half leaves for the other to take away: a queue of gaps and two flags.
 //!
 //! Counters in the CnC file can be written by any client, so positions that decisions depend on are kept here; the
 //! counters only show them.
@@ -50,7 +51,8 @@ pub struct ImageShared {
     by_receiver: ByReceiver,
 }
 
-/// Written by the conductor.
+/// Written by the conductor. The receiver takes gaps out of the queue and takes back `status_message_is_due` and
+/// `rtt_is_wanted`, once each time they were left here.
 #[derive(Debug)]
 #[repr(align(128))]
 struct ByConductor {
@@ -81,7 +83,8 @@ struct ByReceiver {
 
 const NO_SESSION: i64 = i64::MIN;
 
-// One writer per pair of cache lines, which processors fetch together.
+// What the conductor writes in every pass and what the receiver does never share a pair of cache lines, which processors
+// fetch together. What the receiver takes back of the conductor's is rare.
 const _: () = assert!(size_of::<ByConductor>().is_multiple_of(128) && size_of::<ByReceiver>() == 128);
 const _: () = assert!(core::mem::offset_of!(ImageShared, by_receiver).is_multiple_of(128));
 
