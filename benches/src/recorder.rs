@@ -86,6 +86,16 @@ impl Default for Recorder {
     }
 }
 
+/// Nanoseconds as microseconds.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "an hour of nanoseconds fits in 53 bits"
+)]
+#[must_use]
+pub fn micros(nanos: u64) -> f64 {
+    nanos as f64 / 1000.0
+}
+
 /// The middle of the values; the mean of the two middle ones if their number is even; NaN if there is none.
 #[must_use]
 pub fn median(values: &[f64]) -> f64 {

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
+use crate::recorder::micros;
+
 /// Steps per halving of the distance to 100 %.
 const STEPS_PER_HALVING: u32 = 5;
 
@@ -41,15 +43,6 @@ pub fn render(histogram: &Histogram<u64>) -> String {
         sub_buckets(histogram.sigfig()),
     );
     text
-}
-
-/// Nanoseconds as microseconds.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "an hour of nanoseconds fits in 53 bits"
-)]
-fn micros(nanos: u64) -> f64 {
-    nanos as f64 / 1000.0
 }
 
 /// How many equal parts a bucket is cut into to hold `digits` significant digits: the power of two that separates

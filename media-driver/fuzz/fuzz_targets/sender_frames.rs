@@ -25,6 +25,7 @@ use fulmar_media_driver::network_counters::NetworkCounters;
 use fulmar_media_driver::protocol::destinations::{DestinationMode, Destinations, LEARNT_DESTINATIONS_MAX};
 use fulmar_media_driver::protocol::flow_control::{FlowControl, MinFlowControl, Strategy};
 use fulmar_media_driver::protocol::receiver_liveness::RECEIVERS_MAX;
+use fulmar_media_driver::protocol::rtt::PROBE_INTERVAL_NS;
 use fulmar_media_driver::sender::{SenderAgent, SenderParts};
 use fulmar_media_driver::stream::publication_sender::{
     PublicationParts, PublicationSender, SenderCounters, SenderLimits, SenderTraits,
@@ -67,6 +68,8 @@ struct World {
     limit: i64,
     /// Whether the limit may go back, which that of a group of receivers may.
     is_min: bool,
+    /// When the round trip was measured last.
+    measured: Option<NanoTime>,
 }
 
 fn log_at(start: i64) -> LogBuffers {
@@ -201,6 +204,7 @@ impl World {
             position: start,
             limit: start,
             is_min,
+            measured: None,
         };
         for command in [
             SenderCommand::AddEndpoint(Box::new(endpoint)),
@@ -276,6 +280,7 @@ impl World {
         assert!(position <= self.published, "more than was published");
         assert_eq!(position, self.shared.sender_position());
         (self.position, self.limit) = (position, limit);
+        let measured = self.measured;
         for (_, datagram) in sent {
             match classify(&datagram).expect("what is sent is sound") {
                 FrameKind::Data => self.check_data(&datagram, before),
@@ -285,7 +290,9 @@ impl World {
                 }
                 FrameKind::Rttm => {
                     let rttm = Rttm::parse(&datagram).expect("what is sent is sound");
-                    assert!(!rttm.is_request());
+                    if rttm.is_request() {
+                        self.check_measurement(&rttm, measured);
+                    }
                 }
                 other => panic!("a sender sends no {other:?}"),
             }
@@ -293,6 +300,18 @@ impl World {
         let receivers = self.counters.flow_control_receivers.as_ref();
         assert!(receivers.is_some_and(|count| count.get_relaxed() <= RECEIVERS_MAX as i64));
         assert!(self.destinations.get_relaxed() <= LEARNT_DESTINATIONS_MAX as i64);
+    }
+
+    /// A sender that was asked for repairs measures the round trip, once in an interval, to all destinations.
+    fn check_measurement(&mut self, request: &Rttm, earlier: Option<NanoTime>) {
+        assert_eq!((request.session_id, request.stream_id), (SESSION, STREAM));
+        assert_eq!(request.echo_timestamp, self.now.0);
+        self.measured = Some(self.now);
+        assert!(
+            earlier.is_none_or(|earlier| self.now.since(earlier) >= PROBE_INTERVAL_NS),
+            "measured at {earlier:?} and at {:?}",
+            self.now
+        );
     }
 
     /// Each datagram is whole frames of the log, at most an MTU, within what was granted, and not older than what may be

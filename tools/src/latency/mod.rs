@@ -4,6 +4,7 @@
 
 pub(crate) mod plot;
 
+use fulmar_benches::recorder::micros;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
@@ -80,15 +81,6 @@ impl Latencies {
         }
         document
     }
-}
-
-/// Nanoseconds as microseconds.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "an hour of nanoseconds fits in 53 bits"
-)]
-fn micros(nanos: u64) -> f64 {
-    nanos as f64 / 1000.0
 }
 
 #[cfg(test)]

@@ -978,8 +978,8 @@ fn the_conductor_is_woken_when_the_limit_can_move_by_much() {
 
 // Recovery
 
-#[test]
-fn early_heartbeats_follow_the_last_data_and_then_the_usual_ones() {
+/// Connected, and heartbeats follow the last data after a millisecond.
+fn with_early_heartbeats() -> Fixture {
     let limits = SenderLimits {
         tail_heartbeat_ns: MS,
         ..limits()
@@ -990,6 +990,12 @@ fn early_heartbeats_follow_the_last_data_and_then_the_usual_ones() {
     });
     fixture.send(0);
     fixture.connect(0, HALF);
+    fixture
+}
+
+#[test]
+fn early_heartbeats_follow_the_last_data_and_then_the_usual_ones() {
+    let mut fixture = with_early_heartbeats();
     assert_eq!(fixture.sender.tail_deadline(), None, "nothing was sent");
     fixture.publish(1024);
     assert_eq!(fixture.send(10 * MS).len(), 1);
@@ -1037,16 +1043,7 @@ fn early_heartbeats_wait_while_there_is_nobody_to_send_to() {
 
 #[test]
 fn a_stream_that_goes_on_needs_no_early_heartbeats() {
-    let limits = SenderLimits {
-        tail_heartbeat_ns: MS,
-        ..limits()
-    };
-    let mut fixture = Fixture::with(Options {
-        limits,
-        ..Options::default()
-    });
-    fixture.send(0);
-    fixture.connect(0, HALF);
+    let mut fixture = with_early_heartbeats();
     for round in 0..20 {
         let now = 10 * MS + round * MS / 2;
         fixture.publish(64);
