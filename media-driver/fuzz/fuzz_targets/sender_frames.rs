@@ -68,7 +68,7 @@ struct World {
     limit: i64,
     /// Whether the limit may go back, which that of a group of receivers may.
     is_min: bool,
-    /// When the round trip was measured last.
+    /// When the round trip was measured last, in the sender's time.
     measured: Option<NanoTime>,
 }
 
@@ -280,7 +280,6 @@ impl World {
         assert!(position <= self.published, "more than was published");
         assert_eq!(position, self.shared.sender_position());
         (self.position, self.limit) = (position, limit);
-        let measured = self.measured;
         for (_, datagram) in sent {
             match classify(&datagram).expect("what is sent is sound") {
                 FrameKind::Data => self.check_data(&datagram, before),
@@ -291,7 +290,7 @@ impl World {
                 FrameKind::Rttm => {
                     let rttm = Rttm::parse(&datagram).expect("what is sent is sound");
                     if rttm.is_request() {
-                        self.check_measurement(&rttm, measured);
+                        self.check_measurement(&rttm);
                     }
                 }
                 other => panic!("a sender sends no {other:?}"),
@@ -302,15 +301,16 @@ impl World {
         assert!(self.destinations.get_relaxed() <= LEARNT_DESTINATIONS_MAX as i64);
     }
 
-    /// A sender that was asked for repairs measures the round trip, once in an interval, to all destinations.
-    fn check_measurement(&mut self, request: &Rttm, earlier: Option<NanoTime>) {
+    /// A sender that was asked for repairs measures the round trip, once in an interval of its own time, which leaves out
+    /// what it slept through; to all destinations at once.
+    fn check_measurement(&mut self, request: &Rttm) {
         assert_eq!((request.session_id, request.stream_id), (SESSION, STREAM));
-        assert_eq!(request.echo_timestamp, self.now.0);
-        self.measured = Some(self.now);
+        let asked = NanoTime(request.echo_timestamp);
+        assert!(asked.is_due(self.now), "{asked:?} is later than {:?}", self.now);
+        let earlier = self.measured.replace(asked);
         assert!(
-            earlier.is_none_or(|earlier| self.now.since(earlier) >= PROBE_INTERVAL_NS),
-            "measured at {earlier:?} and at {:?}",
-            self.now
+            earlier.is_none_or(|earlier| earlier == asked || asked.since(earlier) >= PROBE_INTERVAL_NS),
+            "measured at {earlier:?} and at {asked:?}"
         );
     }
 
