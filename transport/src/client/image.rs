@@ -17,6 +17,7 @@ use crate::counters::CounterLease;
 use crate::id::{RegistrationId, SessionId, StreamId};
 use crate::log::descriptor::FRAME_ALIGNMENT;
 use crate::log::frame::word_length;
+use crate::log::metadata::producer_position;
 use crate::log::{
     Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, Slot, scan_block, scan_fragments,
 };
@@ -364,6 +365,8 @@ impl Image {
         }
         let term_begin = start - i64::from(offset);
         let term_length = i64::from(shape.term_length());
+        let published = || producer_position(&self.shared.log.metadata(), shape);
+        let limit_position = limit_position.min(self.moderation.bound(start, published));
         let limit_offset = limit_position.saturating_sub(term_begin).min(term_length);
         if limit_offset <= i64::from(offset) {
             return 0;
@@ -397,9 +400,11 @@ impl Image {
         });
         progress.reached = term_begin + i64::from(read.offset);
         drop(progress);
+        let published = || producer_position(&self.shared.log.metadata(), shape);
+        let caught_up = read.caught_up || self.moderation.is_near(self.position, published);
         if self
             .moderation
-            .after(read.fragments, self.position - start, read.caught_up)
+            .after(read.fragments, self.position - start, caught_up)
         {
             self.probe();
         }

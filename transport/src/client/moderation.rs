@@ -9,14 +9,21 @@
 /// and ends with the first gap, so that messages that come one by one, round trips of them and the start of a burst are
 /// never delayed.
 ///
+/// While there are rests, a reader that goes almost as fast as its publisher would still follow it closely for long before
+/// it has caught up. So it keeps some distance: it reads up to there, which takes a look at the publisher's position now
+/// and then, and counts as having caught up. Only what is left after a rest that brought no more is read to its end.
+///
 /// Rests are in vain where nothing is published meanwhile: in a loop that publishes and polls by turns, or where the
 /// publisher waits for answers. Therefore a rest has to prove its worth from [`Self::PROBE`] pauses on: it brings clearly
 /// more than one of half that length did, and a first one, at the end of a poll, finds something where there was
 /// nothing. Otherwise there is none for a while.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moderation {
-    /// A rest after which so many bytes are found is long enough; after twice as many it is too long.
+    /// A rest after which so many bytes are found is long enough; after twice as many it is too long. A quarter of it is
+    /// near.
     worth: i64,
+    /// While there are rests, the position up to which the reader may go before it looks again how far the publisher is.
+    bound: i64,
     /// Polls in a row that found nothing.
     empty_polls: u32,
     /// Pauses of the rest after the last poll that caught up.
@@ -62,9 +69,8 @@ impl Moderation {
     const FIRST: u32 = 4;
     /// Pauses of the longest rest.
     const LONGEST: u32 = 512;
-    /// The same where frames are long: few of their lines are looked at while they are written, and the processor is
-    /// better left to those who clean the log.
-    const LONGEST_OF_LONG: u32 = 64;
+    /// The same where frames are long: few of their lines are looked at while they are written.
+    const LONGEST_OF_LONG: u32 = 256;
     /// Frames longer than this on average are long, bytes.
     const LONG: i64 = 512;
     /// Bytes that make a rest worth it, or an eighth of a term if that is less. The lines that reader and publisher
@@ -85,6 +91,7 @@ impl Moderation {
     pub(super) fn new(term_length: i32) -> Self {
         Self {
             worth: Self::WORTH.min(i64::from(term_length) / 8),
+            bound: 0,
             empty_polls: 0,
             pauses: 0,
             is_due: false,
@@ -107,6 +114,44 @@ impl Moderation {
             self.pauses
         } else {
             0
+        }
+    }
+
+    /// Before a poll at `position`: the position up to which it may go. Where there are rests that is some distance behind
+    /// what is `published`, or all of it if the last rest brought no more than that.
+    #[inline(always)]
+    pub(super) fn bound(&mut self, position: i64, published: impl FnOnce() -> i64) -> i64 {
+        if self.pauses == 0 {
+            return i64::MAX;
+        }
+        if position >= self.bound {
+            let published = published();
+            self.bound = self.far_bound(position, published).unwrap_or(published);
+        }
+        self.bound
+    }
+
+    /// After a poll that went to `position`: whether that is so near to the publisher that a rest is due.
+    #[inline(always)]
+    pub(super) fn is_near(&mut self, position: i64, published: impl FnOnce() -> i64) -> bool {
+        if self.pauses == 0 || position < self.bound {
+            return false;
+        }
+        let bound = self.far_bound(position, published());
+        self.bound = bound.unwrap_or(position);
+        bound.is_none()
+    }
+
+    /// The bound of a reader that is far behind its publisher, or whose log does not say where that is.
+    fn far_bound(&self, position: i64, published: i64) -> Option<i64> {
+        let near = self.worth / 4;
+        let ahead = published.saturating_sub(position);
+        if ahead <= 0 {
+            Some(position + near)
+        } else if ahead > 2 * near {
+            Some(published - near)
+        } else {
+            None
         }
     }
 
@@ -404,7 +449,67 @@ mod tests {
     fn long_frames_are_waited_for_less() {
         let mut rests = flow(&mut short_frames(), 100, 1088, 128);
         rests.dedup();
-        assert_eq!(rests, [0, 4, 8, 16, 32, 64]);
+        assert_eq!(rests, [0, 4, 8, 16, 32, 64, 128, 256]);
+    }
+
+    /// In the middle of a dense stream.
+    fn resting() -> Moderation {
+        let mut moderation = short_frames();
+        assert_eq!(rests(&mut moderation, &[3, 3]), [0, 4]);
+        moderation
+    }
+
+    fn not_asked() -> i64 {
+        panic!("the publisher is looked at again too early")
+    }
+
+    const NEAR: i64 = Moderation::WORTH / 4;
+
+    #[test]
+    fn a_resting_reader_keeps_its_distance_and_looks_rarely_where_the_publisher_is() {
+        let mut moderation = resting();
+        let far = 10 * NEAR;
+        assert_eq!(moderation.bound(64, || far), far - NEAR);
+        assert_eq!(moderation.bound(far - NEAR - 1, not_asked), far - NEAR);
+        assert!(!moderation.is_near(far - NEAR - 1, not_asked));
+        // It has come up to the bound, and the publisher has gone on.
+        assert!(!moderation.is_near(far - NEAR, || far + 2 * NEAR));
+        assert_eq!(moderation.bound(far, not_asked), far + NEAR);
+        // The publisher goes no faster than the reader: time for a rest.
+        let position = far + NEAR + 64;
+        assert!(moderation.is_near(position, || position + 2 * NEAR));
+        // Which was worth it.
+        assert_eq!(
+            moderation.bound(position, || position + 4 * NEAR),
+            position + 3 * NEAR
+        );
+    }
+
+    #[test]
+    fn after_a_rest_that_brought_little_everything_is_read() {
+        let mut moderation = resting();
+        assert_eq!(moderation.bound(64, || 64 + NEAR), 64 + NEAR);
+        assert!(moderation.is_near(64 + NEAR, || 64 + NEAR + 32));
+        assert_eq!(moderation.bound(64 + NEAR, || 64 + NEAR + 32), 64 + NEAR + 32);
+    }
+
+    #[test]
+    fn a_log_that_does_not_say_where_its_publisher_is_bounds_nothing_for_long() {
+        // Logs of images from the network; and whatever another process may have written there.
+        for published in [0, i64::MIN, 5000] {
+            let mut moderation = resting();
+            assert_eq!(moderation.bound(5000, || published), 5000 + NEAR);
+            assert!(!moderation.is_near(5000 + NEAR, || published));
+            assert_eq!(moderation.bound(5000 + NEAR, not_asked), 5000 + 2 * NEAR);
+        }
+        assert_eq!(resting().bound(5000, || i64::MAX), i64::MAX - NEAR);
+    }
+
+    #[test]
+    fn a_reader_that_does_not_rest_is_not_bound() {
+        let mut moderation = short_frames();
+        assert_eq!(moderation.bound(5000, not_asked), i64::MAX);
+        assert!(!moderation.is_near(5000, not_asked));
     }
 
     #[test]
