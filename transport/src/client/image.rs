@@ -365,7 +365,7 @@ impl Image {
         }
         let term_begin = start - i64::from(offset);
         let term_length = i64::from(shape.term_length());
-        let published = || producer_position(&self.shared.log.metadata(), shape);
+        let published = || producer_position(self.shared.log.metadata(), shape);
         let limit_position = limit_position.min(self.moderation.bound(start, published));
         let limit_offset = limit_position.saturating_sub(term_begin).min(term_length);
         if limit_offset <= i64::from(offset) {
@@ -400,7 +400,7 @@ impl Image {
         });
         progress.reached = term_begin + i64::from(read.offset);
         drop(progress);
-        let published = || producer_position(&self.shared.log.metadata(), shape);
+        let published = || producer_position(self.shared.log.metadata(), shape);
         let caught_up = read.caught_up || self.moderation.is_near(self.position, published);
         if self
             .moderation

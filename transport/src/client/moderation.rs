@@ -9,7 +9,7 @@
 /// and ends with the first gap, so that messages that come one by one, round trips of them and the start of a burst are
 /// never delayed.
 ///
-/// While there are rests, a reader that goes almost as fast as its publisher would still follow it closely for long before
+/// Even so a reader that goes almost as fast as its publisher would still follow it closely for long before
 /// it has caught up. So it keeps some distance: it reads up to there, which takes a look at the publisher's position now
 /// and then, and counts as having caught up. Only what is left after a rest that brought no more is read to its end.
 ///
@@ -22,7 +22,7 @@ pub(super) struct Moderation {
     /// A rest after which so many bytes are found is long enough; after twice as many it is too long. A quarter of it is
     /// near.
     worth: i64,
-    /// While there are rests, the position up to which the reader may go before it looks again how far the publisher is.
+    /// Where rests are worth it, the position up to which the reader may go before it looks again how far the publisher is.
     bound: i64,
     /// Polls in a row that found nothing.
     empty_polls: u32,
@@ -117,11 +117,17 @@ impl Moderation {
         }
     }
 
-    /// Before a poll at `position`: the position up to which it may go. Where there are rests that is some distance behind
+    /// Only where rests have proved their worth: who publishes and polls by turns takes all there is.
+    #[inline(always)]
+    fn keeps_distance(&self) -> bool {
+        matches!(self.proof, Proof::Given(_))
+    }
+
+    /// Before a poll at `position`: the position up to which it may go. Where rests are worth it that is some distance behind
     /// what is `published`, or all of it if the last rest brought no more than that.
     #[inline(always)]
     pub(super) fn bound(&mut self, position: i64, published: impl FnOnce() -> i64) -> i64 {
-        if self.pauses == 0 {
+        if !self.keeps_distance() {
             return i64::MAX;
         }
         if position >= self.bound {
@@ -134,7 +140,7 @@ impl Moderation {
     /// After a poll that went to `position`: whether that is so near to the publisher that a rest is due.
     #[inline(always)]
     pub(super) fn is_near(&mut self, position: i64, published: impl FnOnce() -> i64) -> bool {
-        if self.pauses == 0 || position < self.bound {
+        if !self.keeps_distance() || position < self.bound {
             return false;
         }
         let bound = self.far_bound(position, published());
@@ -455,7 +461,7 @@ mod tests {
     /// In the middle of a dense stream.
     fn resting() -> Moderation {
         let mut moderation = short_frames();
-        assert_eq!(rests(&mut moderation, &[3, 3]), [0, 4]);
+        flow(&mut moderation, 14, 64, 32);
         moderation
     }
 
@@ -506,10 +512,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_rest_is_not_bound() {
+    fn a_reader_whose_rests_have_not_proved_their_worth_is_not_bound() {
         let mut moderation = short_frames();
-        assert_eq!(moderation.bound(5000, not_asked), i64::MAX);
-        assert!(!moderation.is_near(5000, not_asked));
+        for polls in [0, 5, 20] {
+            flow(&mut moderation, polls, 64, 0);
+            assert_eq!(moderation.bound(5000, not_asked), i64::MAX);
+            assert!(!moderation.is_near(5000, not_asked));
+        }
     }
 
     #[test]
