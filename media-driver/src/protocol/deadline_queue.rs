@@ -199,6 +199,7 @@ mod tests {
             }
         }
         assert!(queue.entries.len() <= 4, "{}", queue.entries.len());
+        queue.reset(4);
         for time in (0..10_000).rev() {
             for index in 0..4 {
                 queue.set(index, Some(at(time + 100 + index as i64)));
