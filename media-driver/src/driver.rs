@@ -895,13 +895,17 @@ fn read_os_buffers() -> OsSocketBuffers {
 
 /// The agents on one thread. They are closed in reverse: sender and receiver first, so that nobody writes to what the
 /// conductor frees, the resource agent last, so that it still removes the files that the conductor hands over.
+///
+/// The turns of a cycle are another order: what was offered before the cycle is sent first, and what the receiver takes
+/// in last is read right after it, so that the conductor's turn is in nobody's way when the reader answers.
 fn one_thread(
     resources: Box<dyn Agent + Send>,
     conductor: Box<dyn Agent + Send>,
     sender: Box<dyn Agent + Send>,
     receiver: Box<dyn Agent + Send>,
 ) -> Composite {
-    Composite::new(vec![resources, conductor, sender, receiver])
+    const TURNS: [usize; 4] = [2, 0, 1, 3];
+    Composite::new(vec![resources, conductor, sender, receiver]).with_turns(&TURNS)
 }
 
 /// Groups the agents as the threading mode says. The agents are the same objects in every mode. The runners stand in

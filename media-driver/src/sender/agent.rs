@@ -26,6 +26,10 @@ const COMMANDS_MAX: usize = 4;
 /// Control frames that make one poll are taken again at once this often while buffers come back full.
 const POLLS_MAX: usize = 4;
 
+/// An agent that nobody wakes looks for control frames this often while it has nothing to send, ns. It runs without a
+/// pause, and a look costs as much as the rest of such a cycle.
+const CONTROL_LOOK_INTERVAL_NS: i64 = 10_000;
+
 /// Timers of idle streams are rounded up to a multiple of this, so that one wake-up serves many streams, ns.
 const TIMER_GRID_NS: i64 = 4_000_000;
 
@@ -87,6 +91,10 @@ pub struct SenderAgent {
     status_poll_ratio: usize,
     status_poll_interval_ns: i64,
     next_status_poll: NanoTime,
+    /// When control frames are looked for again after a look that found none, on an agent that nobody wakes.
+    next_control_look: Option<NanoTime>,
+    /// Whether the last cycle left that look to a later one.
+    owes_control_look: bool,
     resolution_interval_ns: i64,
     next_resolution: NanoTime,
     cycle_threshold_ns: i64,
@@ -138,6 +146,8 @@ impl SenderAgent {
             status_poll_ratio,
             status_poll_interval_ns,
             next_status_poll: now,
+            next_control_look: None,
+            owes_control_look: false,
             resolution_interval_ns,
             next_resolution: now.plus_nanos(resolution_interval_ns),
             cycle_threshold_ns,
@@ -361,7 +371,9 @@ impl SenderAgent {
             return;
         };
         // Early heartbeats leave on time, as no queue of timers on a grid has them: they are over soon.
-        let is_busy = bytes > 0 || !publication.is_quiet() || publication.tail_deadline().is_some();
+        let is_quiet = publication.is_quiet();
+        pass.is_held |= !is_quiet;
+        let is_busy = bytes > 0 || !is_quiet || publication.tail_deadline().is_some();
         if self.resting.is_tired(route, is_busy) {
             self.resting.rest(route, |watch| publication.rest(watch));
             self.deadlines.set(route, Some(publication.next_deadline(now)));
@@ -369,8 +381,13 @@ impl SenderAgent {
     }
 
     /// Whether control sockets are polled in this cycle (wire protocol 0): whenever nothing was sent, and not too
-    /// rarely otherwise.
+    /// rarely otherwise. While nothing waits for a control frame, cycles that follow each other closely share a look.
     fn is_poll_due(&mut self, now: NanoTime, pass: &Pass) -> bool {
+        let is_quiet = pass.bytes == 0 && !pass.is_held;
+        self.owes_control_look = is_quiet && self.next_control_look.is_some_and(|time| !time.is_due(now));
+        if self.owes_control_look {
+            return false;
+        }
         self.cycles_since_poll += 1;
         let due = pass.bytes == 0
             || pass.was_short
@@ -451,6 +468,8 @@ impl SenderAgent {
 struct Pass {
     bytes: usize,
     was_short: bool,
+    /// Data is left that the window, or the system, did not let through.
+    is_held: bool,
     wants_conductor: bool,
 }
 
@@ -492,7 +511,10 @@ impl Agent for SenderAgent {
         let pass = self.send(now);
         work += pass.bytes;
         if self.is_poll_due(now, &pass) {
-            work += self.poll_control(now);
+            let found = self.poll_control(now);
+            work += found;
+            self.next_control_look =
+                (found == 0 && self.registration.is_none()).then(|| now.plus_nanos(CONTROL_LOOK_INTERVAL_NS));
         }
         self.check_resolution(now);
         self.was_idle = work == 0;
@@ -524,6 +546,11 @@ impl Agent for SenderAgent {
             .fold(NanoTime::never_after(now), NanoTime::earlier);
         if self.resolution_interval_ns != 0 && !self.endpoints.is_empty() {
             deadline = deadline.earlier(self.next_resolution);
+        }
+        if self.owes_control_look
+            && let Some(look) = self.next_control_look
+        {
+            deadline = deadline.earlier(look);
         }
         let earliest = now.plus_nanos(FAILURE_PAUSE_NS);
         if self.has_failed && deadline.is_due(earliest) {

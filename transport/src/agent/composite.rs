@@ -10,11 +10,13 @@ use crate::time::{NanoTime, Now};
 pub struct Composite {
     name: String,
     agents: Vec<Box<dyn Agent + Send>>,
+    /// Indices of `agents` in the order of their turns.
+    turns: Vec<usize>,
     started: usize,
 }
 
 impl Composite {
-    /// Joins agents; the order is the order of their turns.
+    /// Joins agents; the order is the order of their starts and turns, and in reverse that of their ends.
     ///
     /// # Panics
     /// If `agents` is empty: a composite without a deadline could not wait.
@@ -28,9 +30,26 @@ impl Composite {
             .join("+");
         Self {
             name,
+            turns: (0..agents.len()).collect(),
             agents,
             started: 0,
         }
+    }
+
+    /// Has the agents take turns in another order than they are started in.
+    ///
+    /// # Panics
+    /// If not every agent has one turn.
+    #[must_use]
+    pub fn with_turns(mut self, turns: &[usize]) -> Self {
+        let mut sorted = turns.to_vec();
+        sorted.sort_unstable();
+        assert!(
+            sorted.iter().copied().eq(0..self.agents.len()),
+            "every agent has one turn in a cycle"
+        );
+        self.turns = turns.to_vec();
+        self
     }
 
     /// How many agents it joins; at least one.
@@ -78,8 +97,8 @@ impl Agent for Composite {
     fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
         let mut work = 0;
         let mut failure = None;
-        for agent in &mut self.agents {
-            match agent.do_work(now) {
+        for &turn in &self.turns {
+            match self.agents[turn].do_work(now) {
                 Ok(count) => work += count,
                 // Asking to stop outranks a failure.
                 Err(AgentError::Terminate) => failure = Some(AgentError::Terminate),
@@ -193,6 +212,36 @@ mod tests {
         let mut agents = composite(&log, || Err(AgentError::failed("broken")));
         assert!(matches!(agents.do_work(now()), Err(AgentError::Failed(_))));
         assert_eq!(*log.lock().unwrap(), ["work one", "work two", "work three"]);
+    }
+
+    #[test]
+    fn turns_may_have_another_order_than_starts_and_ends() {
+        let log = Arc::default();
+        let mut agents = composite(&log, || Ok(0)).with_turns(&[2, 0, 1]);
+        assert_eq!(agents.do_work(now()).unwrap(), 5);
+        assert!(agents.on_start(now()).is_err());
+        agents.on_close();
+        assert_eq!(
+            *log.lock().unwrap(),
+            [
+                "work three",
+                "work one",
+                "work two",
+                "start one",
+                "start two",
+                "start three",
+                "close three",
+                "close two",
+                "close one"
+            ]
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "every agent has one turn")]
+    fn no_agent_has_two_turns() {
+        let log = Arc::default();
+        let _ = composite(&log, || Ok(0)).with_turns(&[0, 0, 1]);
     }
 
     #[test]

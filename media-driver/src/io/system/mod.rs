@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 use fulmar::sync::{Arc, AtomicBool, Ordering};
-use receive::Received;
+use receive::{Received, Share};
 use socket2::{SockAddr, Socket};
 use uring::UringSocket;
 
@@ -127,6 +127,8 @@ pub struct SystemSocket {
     gro: bool,
     /// Says whether it is worth asking for datagrams, on a thread with many sockets.
     mark: Option<Mark>,
+    /// Whether the last look found it empty: what comes next comes alone, mostly.
+    was_empty: bool,
 }
 
 impl SystemSocket {
@@ -147,6 +149,7 @@ impl SystemSocket {
             is_receiver: spec.role == SocketRole::Receive,
             gro,
             mark: None,
+            was_empty: false,
         })
     }
 
@@ -181,7 +184,16 @@ impl UdpSocket for SystemSocket {
             into.clear();
             return ReceiveOutcome::default();
         }
-        match receive::receive(self.fd(), into) {
+        // On a thread that sockets wake, a batch that is not full is all there is; where nobody does, the next look comes
+        // at once anyway.
+        let share = if self.was_empty && self.mark.is_none() {
+            Share::One
+        } else {
+            Share::All
+        };
+        let received = receive::receive(self.fd(), into, share);
+        self.was_empty = matches!(received, Received::Nothing);
+        match received {
             Received::Nothing => {
                 if let Some(mark) = &self.mark {
                     mark.clear();

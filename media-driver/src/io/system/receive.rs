@@ -33,15 +33,32 @@ pub(super) enum Received {
     Some(ReceiveOutcome),
 }
 
+/// How much one call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// One message, by the cheapest call: what follows is left to the next one.
+    One,
+    /// As many messages as the batch has buffers.
+    All,
+}
+
 /// Takes what has come in.
-pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch) -> Received {
+pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch, share: Share) -> Received {
     into.clear();
     let mut call = Call::new();
-    for buffer in into.buffers_mut().take(MESSAGES) {
+    let most = match share {
+        Share::One => 1,
+        Share::All => MESSAGES,
+    };
+    for buffer in into.buffers_mut().take(most) {
         call.add(buffer);
     }
     for _ in 0..=RETRIES {
-        match call.receive(fd) {
+        let received = match share {
+            Share::One => call.receive_one(fd),
+            Share::All => call.receive(fd),
+        };
+        match received {
             Ok(count) => return Received::Some(hand_over(&call, count, into)),
             // The second is the error of an earlier send, told here, and forgotten then.
             Err(libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH) => {}
@@ -102,21 +119,46 @@ impl Call {
         }
     }
 
+    /// Fills in the header of a message that was added.
+    #[inline]
+    fn prepare(&mut self, index: usize) -> &mut libc::mmsghdr {
+        // SAFETY: all-zero bytes are a message header without name, data and control.
+        let mut header: libc::msghdr = unsafe { core::mem::zeroed() };
+        header.msg_iov = self.vectors[index].as_mut_ptr();
+        header.msg_iovlen = 1;
+        header.msg_name = self.names[index].as_mut_ptr().cast();
+        header.msg_namelen = Name::LENGTH;
+        header.msg_control = self.controls[index].as_mut_ptr().cast();
+        header.msg_controllen = CONTROL_WORDS * size_of::<u64>();
+        self.headers[index].write(libc::mmsghdr {
+            msg_hdr: header,
+            msg_len: 0,
+        })
+    }
+
+    /// One recvmsg, for the first message; 1, or the error.
+    fn receive_one(&mut self, fd: RawFd) -> Result<usize, i32> {
+        if self.count == 0 {
+            return Ok(0);
+        }
+        let message = self.prepare(0);
+        // SAFETY: recvmsg(fd, msg, flags) uses one header, just initialised. Name, vector and control point into `self`,
+        // which is exclusively borrowed for the whole call, or into a buffer of the batch, which the caller holds
+        // exclusively and does not touch meanwhile; all with their true lengths.
+        let result = unsafe { libc::recvmsg(fd, &raw mut message.msg_hdr, libc::MSG_DONTWAIT) };
+        match u32::try_from(result) {
+            Ok(length) => {
+                message.msg_len = length;
+                Ok(1)
+            }
+            Err(_) => Err(last_errno()),
+        }
+    }
+
     /// One recvmmsg; the number of messages received, or the error.
     fn receive(&mut self, fd: RawFd) -> Result<usize, i32> {
         for index in 0..self.count {
-            // SAFETY: all-zero bytes are a message header without name, data and control.
-            let mut header: libc::msghdr = unsafe { core::mem::zeroed() };
-            header.msg_iov = self.vectors[index].as_mut_ptr();
-            header.msg_iovlen = 1;
-            header.msg_name = self.names[index].as_mut_ptr().cast();
-            header.msg_namelen = Name::LENGTH;
-            header.msg_control = self.controls[index].as_mut_ptr().cast();
-            header.msg_controllen = CONTROL_WORDS * size_of::<u64>();
-            self.headers[index].write(libc::mmsghdr {
-                msg_hdr: header,
-                msg_len: 0,
-            });
+            self.prepare(index);
         }
         // SAFETY: recvmmsg(fd, msgvec, vlen, flags, timeout) uses the first `vlen` headers, just initialised. Name,
         // vector and control of each point into `self`, which is exclusively borrowed for the whole call, or into the
@@ -133,7 +175,7 @@ impl Call {
         };
         usize::try_from(result)
             .map(|count| count.min(self.count))
-            .map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+            .map_err(|_| last_errno())
     }
 
     /// What a message brought. `index` is below the count that the last call returned.
@@ -159,6 +201,10 @@ impl Call {
         }
         filled
     }
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
 pub(super) fn read_control(header: &libc::msghdr, filled: &mut Filled) {

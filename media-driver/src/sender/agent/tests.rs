@@ -212,8 +212,47 @@ fn control_frames_are_taken_in_every_idle_cycle_and_in_every_sixth_busy_one() {
         bench.cycle(cycle);
     }
     push(&line, &status(0, TERM / 2));
-    bench.cycle(20);
+    bench.cycle(20 + CONTROL_LOOK_INTERVAL_NS);
     assert_eq!(waiting(&line), 0, "nothing to send");
+}
+
+#[test]
+fn idle_cycles_that_follow_each_other_closely_share_a_look_at_control_frames() {
+    let mut bench = bench();
+    let line = Line::default();
+    let mut fixture = Fixture::new();
+    fixture.connect(0, 2048);
+    for _ in 0..3 {
+        fixture.publish(1000);
+    }
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(publication(1, fixture));
+    let taken = |line: &Line, bench: &mut Bench, now| {
+        push(line, &status(0, 2048));
+        bench.cycle(now);
+        line.with(|traffic| traffic.incoming.drain(..).count() == 0)
+    };
+    bench.cycle(0);
+    for now in 1..10 {
+        assert!(taken(&line, &mut bench, now), "data waits for a window");
+    }
+    push(&line, &status(0, TERM / 2));
+    bench.cycle(10);
+    for now in 11..20 {
+        bench.cycle(now);
+    }
+    line.with(|traffic| assert!(traffic.incoming.is_empty()));
+    let mut looks = (20..40).filter(|step| taken(&line, &mut bench, step * 1000));
+    assert!((2..=3).contains(&looks.by_ref().count()));
+    // Whoever waits for its deadline has nothing overlooked.
+    let now = 40_000;
+    bench.cycle(now);
+    push(&line, &status(0, TERM / 2));
+    bench.cycle(now + 1);
+    let deadline = bench.agent.next_deadline();
+    assert!(deadline.since(at(now)) <= CONTROL_LOOK_INTERVAL_NS);
+    bench.cycle(deadline.0);
+    line.with(|traffic| assert!(traffic.incoming.is_empty()));
 }
 
 #[test]
@@ -241,8 +280,8 @@ fn the_conductor_is_rung_when_a_receiver_comes() {
     bench.cycle(1);
     assert_eq!(bench.bell.sequence(), before);
     push(&line, &status(0, TERM / 2));
-    bench.cycle(2);
-    bench.cycle(3);
+    bench.cycle(1 + CONTROL_LOOK_INTERVAL_NS);
+    bench.cycle(2 + CONTROL_LOOK_INTERVAL_NS);
     assert_ne!(bench.bell.sequence(), before);
 }
 
@@ -318,9 +357,9 @@ fn a_status_message_is_work_only_if_it_changes_something() {
     bench.command(endpoint(1, &line, Addressing::Connected));
     bench.command(publication(1, Fixture::new()));
     bench.cycle(0);
-    let mut work_after = |now, message: &StatusMessage| {
+    let mut work_after = |step: i64, message: &StatusMessage| {
         push(&line, message);
-        bench.cycle(now)
+        bench.cycle(step * CONTROL_LOOK_INTERVAL_NS)
     };
     assert!(work_after(1, &status(0, 1024)) > 0, "the first receiver");
     assert_eq!(work_after(2, &status(0, 1024)), 0, "nothing new");
