@@ -163,7 +163,7 @@ fn allocations_of(addressing: Addressing, flow_control: FlowControl) -> u64 {
                 retransmit_delay_ns: 0,
                 retransmit_linger_ns: 10_000_000,
                 learns_round_trip: true,
-                tail_heartbeat_ns: 0,
+                tail_heartbeat_ns: 1_000_000,
                 max_resend: 16,
                 initial_window_length: 131_072,
                 retransmit_budget_percent: 50,

@@ -140,7 +140,7 @@ impl World {
                 retransmit_delay_ns: if kind & 64 != 0 { MS } else { 0 },
                 retransmit_linger_ns: 10 * MS,
                 learns_round_trip: true,
-                tail_heartbeat_ns: 0,
+                tail_heartbeat_ns: MS,
                 max_resend: 16,
                 initial_window_length: 32 * 1024,
                 retransmit_budget_percent: 50,
@@ -258,14 +258,33 @@ impl World {
         self.line.traffic().incoming.push_back((from, datagram.to_vec()));
     }
 
-    fn work(&mut self) {
+    fn work(&mut self) -> usize {
         let now = Now {
             nanos: self.now,
             epoch: EpochMs(7),
         };
-        self.agent.do_work(now).expect("the sender does not fail");
+        let work = self.agent.do_work(now).expect("the sender does not fail");
         while self.events.poll().is_some() {}
         self.check();
+        work
+    }
+
+    /// Two passes: idle ones take control frames, busy ones do only now and then. Once nothing comes and nothing is done,
+    /// the sender waits for a time to come; with one in the past it would turn and turn. A socket that takes nothing is
+    /// another matter: what is to be sent is due for as long.
+    fn settle(&mut self) {
+        self.work();
+        let is_drained = self.line.traffic().incoming.is_empty();
+        let is_idle = self.work() == 0 && is_drained;
+        let takes_nothing = self.line.traffic().room == Some(0);
+        if is_idle && !takes_nothing {
+            let deadline = self.agent.next_deadline();
+            assert!(
+                !deadline.is_due(self.now),
+                "{deadline:?} is over at {:?}",
+                self.now
+            );
+        }
     }
 
     fn check(&mut self) {
@@ -514,9 +533,7 @@ fuzz_target!(|data: &[u8]| {
             13 => world.now = world.now.plus_nanos(time_step(&mut input)),
             _ => {}
         }
-        world.work();
-        // Idle passes take control frames; busy ones do only now and then.
-        world.work();
+        world.settle();
     }
     // Once the socket takes everything, no control frame waits for ever.
     world.line.traffic().room = None;
