@@ -360,6 +360,31 @@ fn an_empty_batch_changes_nothing_even_at_the_end_of_a_term() {
 }
 
 #[test]
+fn a_message_that_is_too_long_stays_so_at_the_end_of_a_term() {
+    let too_long = vec![9; MAX_MESSAGE + 1];
+    let refused = BatchOutcome {
+        accepted: 0,
+        outcome: AppendOutcome::TooLong,
+    };
+    let batch: [&[u8]; 2] = [&too_long, b"next"];
+    for limit in [i64::from(TERM), i64::MAX] {
+        let (own, shared) = (Logs::starting_at(TERM), Logs::starting_at(TERM));
+        let (mut exclusive, concurrent) = (own.exclusive(), shared.concurrent());
+        for outcome in [
+            exclusive.offer_batch(&batch, limit),
+            exclusive.offer_batch_of(&too_long, too_long.len(), limit),
+            concurrent.offer_batch(&NoWindow, &batch, limit),
+            concurrent.offer_batch_of(&NoWindow, &too_long, too_long.len(), limit),
+        ] {
+            assert_eq!(outcome, refused, "{limit}");
+        }
+        for log in [own.log, shared.log] {
+            assert_eq!(log.metadata().active_term_count_acquire(), 0);
+        }
+    }
+}
+
+#[test]
 fn the_end_of_the_stream_takes_what_fits_and_no_more() {
     let init = LogInit {
         mtu_length: MTU,

@@ -271,7 +271,11 @@ impl<B: Words> ConcurrentAppender<B> {
         batch: &impl Batch,
         limit: i64,
     ) -> BatchOutcome {
-        if batch.first().is_none() {
+        // No reason to rotate.
+        if batch
+            .first()
+            .is_none_or(|first| first.len() > self.template.max_message_length)
+        {
             return self.offer_first(window, batch, limit);
         }
         let cursor = match self.find_active_term(limit) {
