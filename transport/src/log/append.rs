@@ -572,6 +572,18 @@ impl<B: Words> ConcurrentAppender<B> {
         occupied: usize,
         limit: i64,
     ) -> Result<Reservation, AppendOutcome> {
+        let (cursor, before) = self.place(limit)?;
+        let position = cursor.term_begin.wrapping_add(before as i64);
+        if position >= limit {
+            return Err(AppendOutcome::AtLimit { position });
+        }
+        self.raise(window, cursor, occupied)
+            .or_else(|raw| self.end_of_term(window, cursor.partition, raw, occupied))
+    }
+
+    /// The active term, and how far from its start the tail was seen, inside the term.
+    #[inline(always)]
+    fn place(&self, limit: i64) -> Result<(Cursor, u64), AppendOutcome> {
         let mut cursor = self.cursor.get();
         let mut before = self.distance(cursor);
         if before >= self.template.term_length {
@@ -581,12 +593,7 @@ impl<B: Words> ConcurrentAppender<B> {
                 return Err(AppendOutcome::AdminAction);
             }
         }
-        let position = cursor.term_begin.wrapping_add(before as i64);
-        if position >= limit {
-            return Err(AppendOutcome::AtLimit { position });
-        }
-        self.raise(window, cursor, occupied)
-            .or_else(|raw| self.end_of_term(window, cursor.partition, raw, occupied))
+        Ok((cursor, before))
     }
 
     fn cursor_of(&self, partition: usize, term_id: TermId) -> Cursor {

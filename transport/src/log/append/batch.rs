@@ -278,15 +278,10 @@ impl<B: Words> ConcurrentAppender<B> {
         {
             return self.offer_first(window, batch, limit);
         }
-        let cursor = match self.find_active_term(limit) {
-            Ok(cursor) => cursor,
-            Err(outcome) => return single(outcome),
-        };
-        let before = self.distance(cursor);
-        if before >= self.template.term_length {
-            return single(AppendOutcome::AdminAction);
+        match self.place(limit) {
+            Ok((cursor, before)) => self.append_behind(window, batch, limit, cursor, before),
+            Err(outcome) => single(outcome),
         }
-        self.append_behind(window, batch, limit, cursor, before)
     }
 
     /// Appends in the cursor's term, whose tail was seen `before` bytes from its start, inside the term.
