@@ -15,7 +15,7 @@ pub use batch::BatchOutcome;
 use crate::bits::align;
 use crate::id::{SessionId, StreamId, TermId};
 use crate::log::buffers::LogBuffers;
-use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, fragmented_length};
+use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, fragmented_length, frame_occupied};
 use crate::log::frame::{
     FLAG_BEGIN, FLAG_END, FLAGS_UNFRAGMENTED, FrameView, TYPE_DATA, TYPE_PADDING, length_word, offset_word,
     stream_word,
@@ -289,7 +289,7 @@ fn write_fragments<B, W, S, R>(
             template.session_id,
             range.stream_word,
         );
-        offset += align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        offset += frame_occupied(length);
         from += length;
     }
 }
@@ -397,7 +397,7 @@ impl<B: Words> ConcurrentAppender<B> {
         if position >= limit {
             return AppendOutcome::AtLimit { position };
         }
-        let occupied = align(source.length() + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        let occupied = frame_occupied(source.length());
         match self.raise(window, cursor, occupied) {
             Ok(range) => self.write_unfragmented(window, range, source, reserved),
             Err(raw) => self.offer_at_end(window, cursor.partition, raw, source, reserved),
@@ -511,7 +511,7 @@ impl<B: Words> ConcurrentAppender<B> {
             flags: FLAGS_UNFRAGMENTED,
             reserved,
         };
-        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        let occupied = frame_occupied(length);
         fragment.write_to(
             self.log.term(range.partition).slot(range.offset),
             occupied,
@@ -757,7 +757,7 @@ impl<B: Words> ExclusiveAppender<B> {
         if length > SHORT_COPY_MAX || self.template.inline_term_length == 0 {
             return self.offer_long(source, reserved, limit);
         }
-        match self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit) {
+        match self.reserve(frame_occupied(length), limit) {
             Ok(range) => self.write_unfragmented(range, source, reserved),
             Err(outcome) => outcome,
         }
@@ -771,7 +771,7 @@ impl<B: Words> ExclusiveAppender<B> {
     {
         let length = source.length();
         if length <= self.template.max_frame_payload {
-            return match self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit) {
+            return match self.reserve(frame_occupied(length), limit) {
                 Ok(range) => self.write_unfragmented(range, source, reserved),
                 Err(outcome) => outcome,
             };
@@ -805,7 +805,7 @@ impl<B: Words> ExclusiveAppender<B> {
         };
         fragment.write_to(
             self.log.term(range.partition).slot(range.offset),
-            align(fragment.length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT),
+            frame_occupied(fragment.length),
             &NoWindow,
             self.template.session_id,
             range.stream_word,
@@ -820,7 +820,7 @@ impl<B: Words> ExclusiveAppender<B> {
         if length > self.template.max_message_length {
             return AppendOutcome::TooLong;
         }
-        match self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit) {
+        match self.reserve(frame_occupied(length), limit) {
             Ok(range) => {
                 write_padding(
                     self.log.term(range.partition).slot(range.offset),

@@ -12,7 +12,7 @@ use crate::id::TermId;
 use crate::log::append::{
     AppendOutcome, AppendWindow, ConcurrentAppender, ExclusiveAppender, Reservation, commit_frame, open_frame,
 };
-use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH};
+use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH, frame_occupied};
 use crate::log::frame::{
     FLAGS_UNFRAGMENTED, TYPE_DATA, TYPE_PADDING, VERSION_FENCED, fenced_word, length_word, offset_word,
 };
@@ -131,7 +131,7 @@ impl<B: Words> ConcurrentAppender<B> {
         if length > self.max_payload_length() {
             return Err(AppendOutcome::TooLong);
         }
-        let occupied = align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        let occupied = frame_occupied(length);
         let range = self.reserve(window, occupied, limit)?;
         let frame_length = (length + FRAME_HEADER_LENGTH) as i32;
         let claimed = Claimed::new(range, frame_length, nonce_of(self.owner_tag(), range.position()));
@@ -239,7 +239,7 @@ impl<B: Words> ExclusiveAppender<B> {
             return Err(AppendOutcome::TooLong);
         }
         let frame_length = (length + FRAME_HEADER_LENGTH) as i32;
-        let range = self.reserve(align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT), limit)?;
+        let range = self.reserve(frame_occupied(length), limit)?;
         open_frame(
             self.log().term(range.partition).slot(range.offset),
             length_word(-frame_length, FLAGS_UNFRAGMENTED, TYPE_DATA),

@@ -110,18 +110,24 @@ pub const fn max_message_length(term_length: i32) -> usize {
     }
 }
 
+/// Bytes that one frame with `payload` bytes of payload occupies.
+#[inline(always)]
+pub(crate) const fn frame_occupied(payload: usize) -> usize {
+    align(payload + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT)
+}
+
 /// Bytes that a message of `length` bytes occupies when it is cut into frames of at most `max_payload` (spec 9.4);
 /// `max_payload` is a multiple of 32 above 0. A message that fits one frame occupies that frame.
 #[inline]
 #[must_use]
 pub const fn fragmented_length(length: usize, max_payload: usize) -> usize {
     if length <= max_payload {
-        return align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT);
+        return frame_occupied(length);
     }
     let whole = (length / max_payload) * (max_payload + FRAME_HEADER_LENGTH);
     let rest = length % max_payload;
     if rest > 0 {
-        whole + align(rest + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT)
+        whole + frame_occupied(rest)
     } else {
         whole
     }

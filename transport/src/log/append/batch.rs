@@ -13,9 +13,8 @@ use super::{
     AppendOutcome, AppendWindow, ConcurrentAppender, Cursor, ExclusiveAppender, Reservation, Template,
     commit_frame, open_frame,
 };
-use crate::bits::align;
 use crate::log::buffers::LogBuffers;
-use crate::log::descriptor::{FRAME_ALIGNMENT, FRAME_HEADER_LENGTH};
+use crate::log::descriptor::{FRAME_HEADER_LENGTH, frame_occupied};
 use crate::log::frame::{FLAGS_UNFRAGMENTED, TYPE_DATA, length_word, offset_word};
 use crate::log::payload::NoReservedValue;
 use crate::log::words::{HeaderWord, Words};
@@ -63,11 +62,6 @@ struct Fit {
     occupied: usize,
 }
 
-#[inline(always)]
-fn occupied_by(length: usize) -> usize {
-    align(length + FRAME_HEADER_LENGTH, FRAME_ALIGNMENT)
-}
-
 /// A list of messages.
 struct List<'a>(&'a [&'a [u8]]);
 
@@ -85,7 +79,7 @@ impl Batch for List<'_> {
             if !starts_below_limit || message.len() > room.payload {
                 break;
             }
-            let end = fit.occupied + occupied_by(message.len());
+            let end = fit.occupied + frame_occupied(message.len());
             if end > room.bytes {
                 break;
             }
@@ -120,7 +114,7 @@ impl Batch for Strip<'_> {
         if self.length > room.payload {
             return Fit::default();
         }
-        let each = occupied_by(self.length);
+        let each = frame_occupied(self.length);
         let below_limit = usize::try_from(room.starts.div_ceil(each as u64)).unwrap_or(usize::MAX);
         let count = (self.bytes.len() / self.length)
             .min(room.bytes / each)
@@ -146,7 +140,7 @@ impl Template {
     fn room(&self, to_end: usize, starts: u64) -> Room {
         Room {
             payload: self.max_frame_payload,
-            bytes: occupied_by(self.max_message_length).min(to_end),
+            bytes: frame_occupied(self.max_message_length).min(to_end),
             starts,
         }
     }
@@ -180,7 +174,7 @@ fn write_batch<'m, B: Words>(
         }
         head.copy_payload(0, first);
         ready = Some((head, data_word(first.len())));
-        offset += occupied_by(first.len());
+        offset += frame_occupied(first.len());
         while offset < group_end
             && let Some(message) = messages.next()
         {
@@ -193,7 +187,7 @@ fn write_batch<'m, B: Words>(
             );
             slot.store_relaxed(HeaderWord::Stream, range.stream_word);
             slot.copy_payload(0, message);
-            offset += occupied_by(message.len());
+            offset += frame_occupied(message.len());
         }
     }
     if let Some((slot, word)) = ready {
