@@ -133,6 +133,14 @@ impl Batch for Strip<'_> {
 }
 
 impl Template {
+    /// Whether there is a first message, and the stream could take it if it had room.
+    #[inline(always)]
+    fn could_take_first_of(&self, batch: &impl Batch) -> bool {
+        batch
+            .first()
+            .is_some_and(|first| first.len() <= self.max_message_length)
+    }
+
     /// Room at a place `to_end` bytes before the end of its term and `starts` bytes below the limit. A batch reserves
     /// no more than the longest message may: other publishers can move the tail up to the limit after it was looked
     /// at, and what lies beyond the limit then is what a single message could have put there.
@@ -266,10 +274,7 @@ impl<B: Words> ConcurrentAppender<B> {
         limit: i64,
     ) -> BatchOutcome {
         // No reason to rotate.
-        if batch
-            .first()
-            .is_none_or(|first| first.len() > self.template.max_message_length)
-        {
+        if !self.template.could_take_first_of(batch) {
             return self.offer_first(window, batch, limit);
         }
         match self.place(limit) {
@@ -290,6 +295,10 @@ impl<B: Words> ConcurrentAppender<B> {
     ) -> BatchOutcome {
         let position = cursor.term_begin.wrapping_add(before as i64);
         if position >= limit {
+            // Every batch to the network comes by here once: its publication looks at the limit only then.
+            if self.template.could_take_first_of(batch) {
+                return single(AppendOutcome::AtLimit { position });
+            }
             return self.offer_first(window, batch, limit);
         }
         let to_end = (self.template.term_length - before) as usize;
@@ -352,6 +361,10 @@ impl<B: Words> ExclusiveAppender<B> {
     fn append_batch(&mut self, batch: &impl Batch, limit: i64) -> BatchOutcome {
         let position = self.position();
         if position >= limit {
+            // Every batch to the network comes by here once: its publication looks at the limit only then.
+            if self.template.could_take_first_of(batch) {
+                return single(AppendOutcome::AtLimit { position });
+            }
             return self.offer_first(batch, limit);
         }
         let to_end = self.template.term_length as usize - self.offset;
