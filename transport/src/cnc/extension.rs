@@ -101,7 +101,8 @@ const _: () = assert!(OWNER_LENGTH + 8 <= SLOT_LENGTH);
 // with each message is in another line than what says whose it is.
 const _: () = assert!(DOORBELL_OFFSET.is_multiple_of(128) && SENDER_DOORBELL_OFFSET.is_multiple_of(128));
 const _: () = assert!(SLOTS_OFFSET.is_multiple_of(128) && SLOT_LENGTH.is_multiple_of(128));
-const _: () = assert!(OWNER_WINDOW.is_multiple_of(64));
+const _: () = assert!(OWNER_REGISTRATION_ID + 8 <= OWNER_WINDOW && OWNER_WINDOW.is_multiple_of(64));
+const _: () = assert!(OWNER_LENGTH / 64 == OWNER_WINDOW / 64);
 
 /// Why a file is no extension of the driver at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
