@@ -58,7 +58,8 @@ pub struct BatchOffer {
     /// Leading messages that were accepted; the caller goes on with those behind them.
     pub accepted: usize,
     /// [`Offer::Position`] behind the last accepted message if there is one, otherwise why the first message was not
-    /// accepted. For an empty batch, [`Offer::Position`] where the stream stands, or why nothing can be published.
+    /// accepted. For an empty batch, [`Offer::Position`] where the stream stands, whoever listens; or why this handle
+    /// has no log.
     pub outcome: Offer,
 }
 
