@@ -252,7 +252,6 @@ impl<T> Registry<T> {
 
     /// The add command went out under this id.
     pub(super) fn on_sent(&mut self, key: ResourceKey, correlation_id: CorrelationId) {
-        self.may_wait = true;
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.phase = Phase::Sent;
             entry.registration_id = correlation_id.into();
