@@ -218,16 +218,9 @@ impl ExclusivePublication {
         let Some(attached) = self.attached() else {
             return BatchOffer::refused(self.refusal_when_detached());
         };
-        let mut accepted_messages = 0;
-        let outcome = attached.with_limit(length, |appender, limit| {
-            let batch = append(appender, limit);
-            accepted_messages = batch.accepted;
-            accepted(batch.outcome)
-        });
-        BatchOffer {
-            accepted: accepted_messages,
-            outcome: outcome.map_or_else(|refusal| refusal, Offer::Position),
-        }
+        attached
+            .with_limit(length, |appender, limit| BatchOffer::of(append(appender, limit)))
+            .unwrap_or_else(BatchOffer::refused)
     }
 
     #[inline]

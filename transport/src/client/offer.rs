@@ -1,6 +1,8 @@
 //! What became of an offer: expected outcomes are values, not errors (shared-memory spec 10.1).
 #![forbid(unsafe_code)]
 
+use crate::log::{AppendOutcome, BatchOutcome};
+
 /// The outcome of an offer or a claim.
 #[must_use = "a message that was not accepted has to be offered again or given up"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,18 @@ impl BatchOffer {
     #[cold]
     pub(super) const fn refused(outcome: Offer) -> BatchOffer {
         BatchOffer { accepted: 0, outcome }
+    }
+
+    /// What the log says of it.
+    #[inline(always)]
+    pub(super) const fn of(batch: BatchOutcome) -> Result<BatchOffer, AppendOutcome> {
+        match batch.outcome {
+            AppendOutcome::Appended { position } => Ok(BatchOffer {
+                accepted: batch.accepted,
+                outcome: Offer::Position(position),
+            }),
+            refusal => Err(refusal),
+        }
     }
 }
 

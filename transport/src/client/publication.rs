@@ -186,7 +186,11 @@ impl Publication {
             self.refresh();
         }
         match &self.local.borrow().attached {
-            Some(attached) => attached.offer_batch(length, append),
+            Some(attached) => attached
+                .with_limit(length, |appender, window, limit| {
+                    BatchOffer::of(append(appender, window, limit))
+                })
+                .unwrap_or_else(BatchOffer::refused),
             None => BatchOffer::refused(self.refusal_when_detached()),
         }
     }
@@ -497,34 +501,24 @@ impl Attached {
         }
     }
 
+    /// Tries with the limit at hand, which a reader still connected makes good, then with the limit of now.
     #[inline(always)]
-    fn offer_batch(
+    fn with_limit<T>(
         &self,
         length: usize,
-        append: impl Fn(&ConcurrentAppender<View>, &Window, i64) -> BatchOutcome,
-    ) -> BatchOffer {
+        append: impl Fn(&ConcurrentAppender<View>, &Window, i64) -> Result<T, AppendOutcome>,
+    ) -> Result<T, Offer> {
         if self.appender.log().metadata().is_connected() {
-            let batch = append(&self.appender, &self.window, self.limit.get());
-            if !matches!(batch.outcome, AppendOutcome::AtLimit { .. }) {
-                return self.batch_offer(batch, length);
+            match append(&self.appender, &self.window, self.limit.get()) {
+                Ok(done) => return Ok(done),
+                Err(AppendOutcome::AtLimit { .. }) => {}
+                Err(outcome) => return Err(self.refused(outcome, length)),
             }
         }
-        let batch = append(&self.appender, &self.window, self.fresh_limit());
-        if batch.accepted > 0 {
-            self.wake_sender();
-        }
-        self.batch_offer(batch, length)
-    }
-
-    #[inline(always)]
-    fn batch_offer(&self, batch: BatchOutcome, length: usize) -> BatchOffer {
-        match batch.outcome {
-            AppendOutcome::Appended { position } => BatchOffer {
-                accepted: batch.accepted,
-                outcome: Offer::Position(position),
-            },
-            outcome => BatchOffer::refused(self.refused(outcome, length)),
-        }
+        let done = append(&self.appender, &self.window, self.fresh_limit())
+            .map_err(|outcome| self.refused(outcome, length))?;
+        self.wake_sender();
+        Ok(done)
     }
 
     /// Also returns the state under which the claim is committed.
