@@ -82,6 +82,11 @@ proptest! {
                 let _ = appender.offer(&NoWindow, &bytes[..], &NoReservedValue, limit);
                 let _ = fresh.offer(&NoWindow, &bytes[..], &NoReservedValue, limit);
                 let _ = exclusive.offer(&bytes[..], &NoReservedValue, limit);
+                let batch = [&bytes[..], &[2; 40], &bytes, &[3; 200]];
+                let _ = appender.offer_batch(&NoWindow, &batch, limit);
+                let _ = fresh.offer_batch_of(&NoWindow, &noise, length, limit);
+                let _ = exclusive.offer_batch(&batch, limit);
+                let _ = exclusive.offer_batch_of(&noise, length, limit);
                 let _ = exclusive.append_padding(length, limit);
                 let _ = exclusive.offer_block(&noise, limit);
             }
