@@ -20,7 +20,7 @@ use fulmar::memory::{AtomicBuffer, LoomWords};
 use fulmar::wire::{DataHeader, FrameType};
 use loom::thread;
 
-const TERM: usize = 1024;
+const TERM: usize = 2048;
 const MTU: i32 = 96;
 /// Bytes that a message of eight bytes occupies.
 const FRAME: usize = 64;
@@ -335,6 +335,60 @@ fn a_reader_sees_torn_messages_of_a_batch_without_the_release_of_its_commit() {
 #[should_panic]
 fn a_reader_sees_torn_messages_of_a_batch_without_the_acquire_of_its_first_length() {
     a_batch_beside_a_publisher_and_a_reader(Weakened::Acquire(0));
+}
+
+/// A batch of two groups, and a driver that comes to the second over the first.
+fn hand_over_between_groups(term: Weakened) {
+    check(3, move || {
+        let log = make(0, [0..3 * FRAME, 0..0, 0..0], term, Weakened::Nothing);
+        let batch = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let messages = [11u64, 22, 33].map(u64::to_le_bytes);
+                let messages = messages.each_ref().map(|message| &message[..]);
+                ConcurrentAppender::new(log, 1).offer_batch(&NoWindow, &messages, i64::MAX)
+            })
+        };
+        let driver = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let mut saw_hole = false;
+                let first_is_committed = log.term(0).slot(0).term().load_acquire_i64(0) as i32 > 0;
+                if first_is_committed {
+                    let behind = 2 * FRAME as i64;
+                    // About an open frame, the question is about all of it.
+                    unblock_guarded(&log, behind, behind, |_, length| {
+                        saw_hole |= length != FRAME as i64;
+                        true
+                    });
+                }
+                (saw_hole, read(&log, 0, 0))
+            })
+        };
+        assert_eq!(batch.join().unwrap().accepted, 3);
+        let (saw_hole, (got, end)) = driver.join().unwrap();
+        assert!(!saw_hole, "a hole behind a group");
+        assert!([0, 2 * FRAME, 3 * FRAME].contains(&end), "whole groups");
+        assert_eq!(got, [11, 22, 33][..end / FRAME]);
+        assert_eq!(read(&log, 0, 0), (vec![11, 22, 33], 3 * FRAME));
+    });
+}
+
+#[test]
+fn behind_a_group_of_a_batch_there_is_never_a_hole() {
+    hand_over_between_groups(Weakened::Nothing);
+}
+
+#[test]
+#[should_panic]
+fn a_reader_sees_torn_messages_of_the_second_group_without_the_release_of_its_commit() {
+    hand_over_between_groups(Weakened::Commit);
+}
+
+#[test]
+#[should_panic]
+fn a_reader_sees_torn_groups_without_the_acquire_of_their_first_length() {
+    hand_over_between_groups(Weakened::Acquire(0));
 }
 
 /// A frame of eight bytes as it travels.
@@ -667,32 +721,39 @@ fn a_second_look_at_the_hole_misses_frames_without_the_acquire_of_the_window() {
     living_publisher_inside_a_hole(Question::Range, true);
 }
 
-fn hole_against_batch(term: Weakened) {
+/// Somebody died after raising the tail; the payloads of the `frames` messages behind would pass for frame lengths.
+fn hole_before(frames: usize, publish: impl Fn(Log) + Copy + Sync + Send + 'static, term: Weakened) {
     check(3, move || {
-        // Somebody died after raising the tail; the payloads of the batch behind would pass for frame lengths.
-        let log = make(0, [0..3 * FRAME, 0..0, 0..0], term, Weakened::Nothing);
+        let end = (1 + frames) * FRAME;
+        let log = make(0, [0..end, 0..0, 0..0], term, Weakened::Nothing);
         log.metadata().tail_fetch_add(0, FRAME as i64);
         let publisher = {
             let log = log.clone();
-            thread::spawn(move || {
-                let message = 64u64.to_le_bytes();
-                let messages = [&message[..], &message];
-                ConcurrentAppender::new(log, 1).offer_batch(&NoWindow, &messages, i64::MAX)
-            })
+            thread::spawn(move || publish(log))
         };
         let driver = {
             let log = log.clone();
             thread::spawn(move || unblock_guarded(&log, 0, 0, |_, _| false))
         };
-        assert_eq!(publisher.join().unwrap().accepted, 2);
+        publisher.join().unwrap();
         match driver.join().unwrap() {
             Unblock::Padded { length } => {
                 assert_eq!(length as usize, FRAME);
-                assert_eq!(read(&log, 0, 0), (vec![64, 64], 3 * FRAME));
+                assert_eq!(read(&log, 0, 0), (vec![64; frames], end));
             }
             outcome => assert_eq!(outcome, Unblock::NotYet { scanned_to: 0 }),
         }
     });
+}
+
+fn hole_against_batch(term: Weakened) {
+    let publish = |log| {
+        let message = 64u64.to_le_bytes();
+        let messages = [&message[..], &message];
+        let outcome = ConcurrentAppender::new(log, 1).offer_batch(&NoWindow, &messages, i64::MAX);
+        assert_eq!(outcome.accepted, 2);
+    };
+    hole_before(2, publish, term);
 }
 
 #[test]
@@ -713,27 +774,8 @@ fn a_hole_reaches_into_a_batch_without_the_acquire_of_its_second_length() {
 }
 
 fn hole_against_header(term: Weakened) {
-    check(3, move || {
-        // Somebody died after raising the tail; the next publisher's payload would pass for a frame length.
-        let log = make(0, [0..2 * FRAME, 0..0, 0..0], term, Weakened::Nothing);
-        log.metadata().tail_fetch_add(0, FRAME as i64);
-        let publisher = {
-            let log = log.clone();
-            thread::spawn(move || offer_until_appended(log, 64))
-        };
-        let driver = {
-            let log = log.clone();
-            thread::spawn(move || unblock_guarded(&log, 0, 0, |_, _| false))
-        };
-        assert_eq!(publisher.join().unwrap(), 2 * FRAME as i64);
-        match driver.join().unwrap() {
-            Unblock::Padded { length } => {
-                assert_eq!(length as usize, FRAME);
-                assert_eq!(read(&log, 0, 0), (vec![64], 2 * FRAME));
-            }
-            outcome => assert_eq!(outcome, Unblock::NotYet { scanned_to: 0 }),
-        }
-    });
+    let publish = |log| assert_eq!(offer_until_appended(log, 64), 2 * FRAME as i64);
+    hole_before(1, publish, term);
 }
 
 #[test]

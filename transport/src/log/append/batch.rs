@@ -19,8 +19,8 @@ use crate::log::frame::{FLAGS_UNFRAGMENTED, TYPE_DATA, length_word, offset_word}
 use crate::log::payload::NoReservedValue;
 use crate::log::words::{HeaderWord, Words};
 
-/// A group is committed once it has so many bytes.
-const GROUP_BYTES: usize = 4096;
+/// A group is committed once it has so many bytes; fewer in the small terms of the loom models.
+const GROUP_BYTES: usize = if cfg!(loom) { 128 } else { 4096 };
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
