@@ -270,14 +270,12 @@ impl World {
     }
 
     /// Two passes: idle ones take control frames, busy ones do only now and then. Once nothing comes and nothing is done,
-    /// the sender waits for a time to come; with one in the past it would turn and turn. A socket that takes nothing is
-    /// another matter: what is to be sent is due for as long.
+    /// the sender waits for a time to come; with one in the past it would turn and turn.
     fn settle(&mut self) {
         self.work();
         let is_drained = self.line.traffic().incoming.is_empty();
         let is_idle = self.work() == 0 && is_drained;
-        let takes_nothing = self.line.traffic().room == Some(0);
-        if is_idle && !takes_nothing {
+        if is_idle {
             let deadline = self.agent.next_deadline();
             assert!(
                 !deadline.is_due(self.now),

@@ -610,7 +610,7 @@ impl PublicationSender {
         let is_due = self.tail_heartbeats < TAIL_HEARTBEATS && self.limits.tail_heartbeat_ns > 0;
         let last = self
             .last_frame
-            .filter(|_| is_due && self.has_initial_connection && !self.is_parked)?;
+            .filter(|_| is_due && self.has_initial_connection && !self.is_parked && !self.is_short)?;
         let factor = TAIL_HEARTBEAT_FACTOR.pow(self.tail_heartbeats);
         let silence = self.limits.tail_heartbeat_ns.saturating_mul(factor);
         Some(last.plus_nanos(silence.min(HEARTBEAT_INTERVAL_NS)))
@@ -718,6 +718,7 @@ impl PublicationSender {
             Sent::Nowhere => (0, None),
             Sent::All => (runs.bytes(), Some(runs.position())),
             Sent::Part(datagrams) => {
+                self.is_short = true;
                 self.system.increment(SystemCounter::ShortSends);
                 let (bytes, next) = runs.up_to(datagrams);
                 (bytes, Some(next))

@@ -690,6 +690,18 @@ fn a_long_range_is_repaired_over_several_passes() {
 }
 
 #[test]
+fn a_repair_that_the_system_did_not_take_is_tried_again_soon() {
+    let (mut fixture, sent) = with_history(Options::default());
+    fixture.sink.room = Some(0);
+    assert!(fixture.nak(2 * MS, 1056, 1056).is_empty());
+    let soon = at(2 * MS).plus_nanos(SHORT_PAUSE_NS);
+    assert_eq!(fixture.sender.next_deadline(at(2 * MS)), soon);
+    assert_eq!(fixture.sender.tail_deadline(), None, "which would find no room either");
+    fixture.sink.room = None;
+    assert_eq!(fixture.send(3 * MS), [sent[1].clone()]);
+}
+
+#[test]
 fn nothing_beyond_what_was_sent_is_sent_again() {
     let (mut fixture, sent) = with_history(Options::default());
     fixture.status(2 * MS, &status(0, 20 * 1056));
