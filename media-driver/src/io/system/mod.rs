@@ -127,6 +127,8 @@ pub struct SystemSocket {
     gro: bool,
     /// Says whether it is worth asking for datagrams, on a thread with many sockets.
     mark: Option<Mark>,
+    /// Whether datagrams that arrive wake a thread, with a mark or without one.
+    is_registered: bool,
     /// Whether the last look found it empty: what comes next comes alone, mostly.
     was_empty: bool,
 }
@@ -149,6 +151,7 @@ impl SystemSocket {
             is_receiver: spec.role == SocketRole::Receive,
             gro,
             mark: None,
+            is_registered: false,
             was_empty: false,
         })
     }
@@ -184,9 +187,9 @@ impl UdpSocket for SystemSocket {
             into.clear();
             return ReceiveOutcome::default();
         }
-        // On a thread that sockets wake, a batch that is not full is all there is; where nobody does, the next look comes
-        // at once anyway.
-        let share = if self.was_empty && self.mark.is_none() {
+        // A thread that sockets wake may sleep after a batch that is not full: what was left would not wake it. Where
+        // nobody is woken, the next look comes at once anyway.
+        let share = if self.was_empty && !self.is_registered {
             Share::One
         } else {
             Share::All
@@ -228,6 +231,7 @@ impl UdpSocket for SystemSocket {
         self.mark = waiter
             .add(self.fd())
             .map_err(|error| IoError::new("wait for", self.local, error))?;
+        self.is_registered = waiter.is_some();
         Ok(())
     }
 }
@@ -275,6 +279,7 @@ mod tests {
 
     use super::super::batch::SendEntry;
     use super::super::conformance::{self, collect, local, pair};
+    use super::super::readiness::Readiness;
     use super::*;
 
     #[test]
@@ -308,6 +313,41 @@ mod tests {
     /// A run of 30 datagrams and what of it has to arrive.
     fn run(bytes: &[u8], to: SocketAddr) -> SendBatch<'_> {
         SendBatch::of(SendEntry::run(Payload::from_slice(bytes), 1408, Some(to)))
+    }
+
+    /// A look at an empty socket, then one at a socket with three datagrams; how many the second brought.
+    fn brought_after_an_empty_look(registration: &Registration) -> usize {
+        let mut receiver = SystemSocket::open(&local(Ipv4Addr::LOCALHOST.into())).unwrap();
+        receiver.register(registration).unwrap();
+        let to = receiver.local_address();
+        let mut sender = SystemSocket::open(&SocketSpec::sender_to(to)).unwrap();
+        let mut batch = ReceiveBatch::new(4);
+        assert_eq!(receiver.receive(&mut batch), ReceiveOutcome::default());
+        for bytes in [[1], [2], [3]] {
+            let outcome = conformance::send(&mut sender, &bytes, Some(to));
+            assert_eq!(outcome.datagrams, 1, "{outcome:?}");
+        }
+        let first = receiver.receive(&mut batch).datagrams;
+        let rest = receiver.receive(&mut batch).datagrams;
+        assert_eq!(first + rest, 3);
+        first
+    }
+
+    #[test]
+    fn a_socket_that_wakes_a_thread_leaves_nothing_behind_also_without_a_mark() {
+        let poll = mio::Poll::new().unwrap();
+        let readiness = Readiness::new();
+        let registry = poll.registry().try_clone().unwrap();
+        let registration = Registration::of(registry, Arc::clone(&readiness));
+        assert_eq!(brought_after_an_empty_look(&registration), 3);
+        let marks: Vec<Mark> = core::iter::from_fn(|| readiness.take()).collect();
+        assert!(!marks.is_empty());
+        assert_eq!(brought_after_an_empty_look(&registration), 3);
+        assert_eq!(
+            brought_after_an_empty_look(&Registration::none()),
+            1,
+            "by the cheapest call"
+        );
     }
 
     #[test]
