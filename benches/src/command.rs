@@ -99,6 +99,12 @@ pub fn run(arguments: &Arguments, child: Vec<String>, is_stopped: fn() -> bool) 
             .collect();
         return suites::child(&words).map_err(Failure::from);
     }
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    if let Some(name) = uneven_variable(names) {
+        return Err(Failure::Usage(format!(
+            "unset {name}: it would change some of the sides that are compared, and not the others"
+        )));
+    }
     let options = Options {
         filters: arguments.filters.clone(),
         rounds: arguments.rounds.unwrap_or(if arguments.smoke { 1 } else { 5 }),
@@ -132,6 +138,12 @@ pub fn run(arguments: &Arguments, child: Vec<String>, is_stopped: fn() -> bool) 
     all_suites(&mut bench)?;
     arguments.write_files(&bench.report)?;
     verdict(&bench)
+}
+
+/// The first variable that Aeron's driver and client may take a setting from, and ours not, or the other way round.
+/// The directory is the same one, whatever its variable says.
+fn uneven_variable(mut names: impl Iterator<Item = String>) -> Option<String> {
+    names.find(|name| name.starts_with("AERON_") && name != "AERON_DIR")
 }
 
 /// Runs each suite, whatever becomes of the others.
@@ -229,7 +241,7 @@ fn after_help() -> String {
     }
     text.push_str(
         "\nFulmar, the reference (Aeron's C driver and C client, in builds with the feature `peer`) and bare baselines run \
-         in turn on the same settings. Figures are medians with [lowest .. highest]. A goal that is missed is said, and \
+         in turn on the same settings, else each on its own defaults. Figures are medians with [lowest .. highest]. A goal that is missed is said, and \
          is no failure; a run that gives no figure is one.",
     );
     text
@@ -322,6 +334,59 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("micro; udp/veth: skipped: no network"), "{text}");
+    }
+
+    #[test]
+    fn variables_that_only_some_sides_read_are_named() {
+        let first = |names: &[&str]| uneven_variable(names.iter().map(|name| (*name).to_owned()));
+        assert_eq!(first(&["HOME", "AERON_DIR", "FULMAR_X", "MY_AERON_X"]), None);
+        assert_eq!(
+            first(&["AERON_DIR", "AERON_MTU_LENGTH", "AERON_FILE_PAGE_SIZE"]).as_deref(),
+            Some("AERON_MTU_LENGTH")
+        );
+    }
+
+    #[test]
+    fn any_part_of_a_name_finds_cases_of_lost_datagrams() {
+        for filter in [
+            "1%",
+            "loss/round-trip",
+            "loss/throughput/5%/1024B",
+            "round-trip/0.1%",
+        ] {
+            let options = Options {
+                filters: vec![filter.to_owned()],
+                ..Options::default()
+            };
+            let mut bench = Bench::new(options, Table::on_stdout(true));
+            let runs = bench.plan(all_suites).expect("a plan");
+            let is_possible = bench.not_planned().is_empty();
+            assert_eq!(runs > 0, is_possible, "{filter}: {:?}", bench.not_planned());
+        }
+    }
+
+    #[test]
+    fn messages_that_are_too_long_for_the_terms_are_left_out() {
+        let options = Options {
+            filters: vec!["throughput/exclusive/".to_owned()],
+            term_length: 64 << 10,
+            ..Options::default()
+        };
+        let mut bench = Bench::new(options, Table::on_stdout(true));
+        bench.plan(all_suites).expect("a plan");
+        let left_out = bench
+            .not_planned()
+            .iter()
+            .filter(|what| what.contains("term length"));
+        let names: Vec<_> = left_out.filter_map(|what| what.split(':').next()).collect();
+        assert_eq!(
+            names,
+            [
+                "ipc/throughput/exclusive/16384B",
+                "ipc/throughput/exclusive/1048576B",
+                "udp/throughput/exclusive/1048576B"
+            ]
+        );
     }
 
     #[test]

@@ -43,9 +43,6 @@ impl core::fmt::Display for Goal {
     }
 }
 
-/// Figures that differ by less are equal: what is left of set-up when counts are subtracted.
-const SAME: f64 = 0.005;
-
 /// All samples of one figure on every side, in the order of the sides.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -59,12 +56,14 @@ pub struct Row {
     pub sides: Vec<(&'static str, Vec<f64>)>,
     /// What is wanted.
     pub goals: Vec<Goal>,
+    /// How many samples each side should have.
+    pub rounds: usize,
 }
 
 impl Row {
     /// A row without samples.
     #[must_use]
-    pub fn new(case: &str, metric: &Metric, sides: &[&'static str]) -> Row {
+    pub fn new(case: &str, metric: &Metric, sides: &[&'static str], rounds: usize) -> Row {
         let name = if metric.name.is_empty() {
             case.to_owned()
         } else {
@@ -76,6 +75,7 @@ impl Row {
             better: metric.better,
             sides: sides.iter().map(|side| (*side, Vec::new())).collect(),
             goals: metric.goals.clone(),
+            rounds,
         }
     }
 
@@ -93,7 +93,8 @@ impl Row {
         if ours.is_nan() || other.is_nan() {
             return None;
         }
-        if (ours - other).abs() < SAME {
+        // Of nothing, too.
+        if ours.total_cmp(&other).is_eq() {
             return Some(1.0);
         }
         Some(match self.better {
@@ -102,16 +103,38 @@ impl Row {
         })
     }
 
-    /// Whether a goal is reached; `None` without figures.
+    /// Whether a goal is reached; `None` unless every round of the sides that it is about gave a sample.
     #[must_use]
     pub fn is_met(&self, goal: Goal) -> Option<bool> {
+        if self.rounds_of(goal)? < self.rounds {
+            return None;
+        }
         let ours = self.median(FULMAR);
         match goal {
             Goal::Against { side, at_least } => self.ratio(side).map(|ratio| ratio >= at_least),
-            _ if ours.is_nan() => None,
             Goal::AtLeast(value) => Some(ours >= value),
             Goal::AtMost(value) => Some(ours <= value),
         }
+    }
+
+    /// The rounds that a goal can be judged by; `None` if a side that it is about did not run.
+    fn rounds_of(&self, goal: Goal) -> Option<usize> {
+        let count = |side: &str| {
+            let samples = self.sides.iter().find(|(name, _)| *name == side);
+            samples.map(|(_, samples)| samples.len())
+        };
+        let ours = count(FULMAR)?;
+        match goal {
+            Goal::Against { side, .. } => Some(ours.min(count(side)?)),
+            Goal::AtLeast(_) | Goal::AtMost(_) => Some(ours),
+        }
+    }
+
+    /// Why a goal is neither met nor missed; `None` if a side that it is about did not run.
+    #[must_use]
+    pub fn too_few(&self, goal: Goal) -> Option<String> {
+        let there = self.rounds_of(goal)?;
+        Some(format!("{there} of {} rounds", self.rounds))
     }
 
     /// The table line: medians with their range, then the ratio of ours to each other side, above one if ours is
@@ -140,9 +163,12 @@ impl Row {
         }
         for goal in &self.goals {
             let verdict = match self.is_met(*goal) {
-                Some(true) => "met",
-                Some(false) => "MISSED",
-                None => continue,
+                Some(true) => "met".to_owned(),
+                Some(false) => "MISSED".to_owned(),
+                None => match self.too_few(*goal) {
+                    Some(text) => text,
+                    None => continue,
+                },
             };
             line.push_str(&format!("  (goal {goal}: {verdict})"));
         }
@@ -243,7 +269,7 @@ impl Settings {
             ""
         };
         format!(
-            "term length {term_length} bytes, MTU {MTU}, {rounds} rounds, sides interleaved, medians with \
+            "term length {term_length} bytes where a case does not need another, MTU {MTU}, {rounds} rounds, sides interleaved, medians with \
              [lowest .. highest]; a ratio above 1: fulmar is better{reference}{smoke}"
         )
     }
@@ -304,13 +330,14 @@ pub fn range(samples: &[f64]) -> (f64, f64) {
         })
 }
 
-/// Three digits and a power of thousand.
+/// Three digits and a power of thousand; four places of what is less than a tenth.
 #[must_use]
 pub fn short(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{:.2} M", value / 1e6),
         value if value >= 1e4 => format!("{:.1} k", value / 1e3),
         value if value >= 100.0 => format!("{value:.0}"),
+        value if value != 0.0 && value.abs() < 0.1 => format!("{value:.4}"),
         value => format!("{value:.2}"),
     }
 }
@@ -330,6 +357,7 @@ mod tests {
                 side: REFERENCE,
                 at_least: 1.5,
             }],
+            rounds: 1,
         }
     }
 
@@ -353,5 +381,51 @@ mod tests {
         assert_eq!(row.ratio(REFERENCE), None);
         assert_eq!(row.is_met(row.goals[0]), None);
         assert!(row.line().contains("fulmar failed"), "{}", row.line());
+    }
+
+    #[test]
+    fn rounds_that_failed_leave_a_goal_open() {
+        let goals = [Goal::AtMost(1e3), row(Better::Lower, &[], &[]).goals[0]];
+        for (ours, other, open) in [
+            (&[50.0, 50.0][..], &[100.0, 100.0][..], [false, false]),
+            (&[50.0, 50.0], &[100.0], [false, true]),
+            (&[50.0], &[100.0, 100.0], [true, true]),
+        ] {
+            let row = Row {
+                rounds: 2,
+                goals: goals.to_vec(),
+                ..row(Better::Lower, ours, other)
+            };
+            for (goal, is_open) in goals.into_iter().zip(open) {
+                let wanted = if is_open { None } else { Some(true) };
+                assert_eq!(row.is_met(goal), wanted, "{ours:?} {other:?} {goal}");
+            }
+            assert_eq!(row.line().contains(": 1 of 2 rounds)"), open[1], "{}", row.line());
+        }
+    }
+
+    #[test]
+    fn small_figures_that_differ_are_not_the_same() {
+        let ratio = |ours, other| row(Better::Lower, &[ours], &[other]).ratio(REFERENCE);
+        assert!(ratio(0.0035, 0.0008).is_some_and(|ratio| ratio < 0.23));
+        assert_eq!(ratio(0.0, 0.0), Some(1.0));
+        let line = row(Better::Lower, &[0.0035], &[0.0008]).line();
+        assert!(line.contains("fulmar 0.0035 ns"), "{line}");
+    }
+
+    #[test]
+    fn figures_keep_digits_that_tell_them_apart() {
+        for (value, text) in [
+            (0.0, "0.00"),
+            (0.0035, "0.0035"),
+            (-0.02, "-0.0200"),
+            (0.1, "0.10"),
+            (99.994, "99.99"),
+            (123.4, "123"),
+            (12_345.0, "12.3 k"),
+            (1_234_567.0, "1.23 M"),
+        ] {
+            assert_eq!(short(value), text);
+        }
     }
 }

@@ -234,16 +234,6 @@ impl Bench {
         known.push(what);
     }
 
-    /// Whether any case whose name starts with `prefix` may have been asked for.
-    #[must_use]
-    pub fn wants_any(&self, prefix: &str) -> bool {
-        let filters = &self.options.filters;
-        filters.is_empty()
-            || filters
-                .iter()
-                .any(|filter| filter.starts_with(prefix) || prefix.contains(filter.as_str()))
-    }
-
     /// Runs a case on every side of this build; see [`Self::run_on`].
     pub fn run(
         &mut self,
@@ -272,7 +262,7 @@ impl Bench {
         }
         let mut rows: Vec<Row> = metrics
             .iter()
-            .map(|metric| Row::new(case, metric, sides))
+            .map(|metric| Row::new(case, metric, sides, self.options.rounds))
             .collect();
         let mut curves: Vec<Curve> = Vec::new();
         for round in 0..self.options.rounds {

@@ -877,6 +877,38 @@ fn bench_says_at_once_that_it_can_not_write() {
 }
 
 #[test]
+fn bench_refuses_settings_from_the_environment_that_some_sides_would_not_get() {
+    let mut command = fulmar("bench ipc/round-trip/closed --smoke");
+    let output = command.env("AERON_MTU_LENGTH", "8192").output().expect("runs");
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("unset AERON_MTU_LENGTH"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn bench_misses_tools_only_where_a_case_needs_them() {
+    let mut command = fulmar("bench ipc/round-trip/closed --smoke --json -");
+    let output = command.env("PATH", "/none").output().expect("runs");
+    assert_done(&output);
+    let document = json(&stdout(&output));
+    let left_out = document["left_out"].as_array().expect("a list");
+    let is_tool = |what: &Value| what.as_str().is_some_and(|what| what.starts_with("not counted"));
+    assert!(!left_out.iter().any(is_tool), "{left_out:?}");
+    let output = fulmar("bench counted")
+        .env("PATH", "/none")
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(2));
+    for tool in ["not counted: valgrind", "not counted: strace"] {
+        assert!(stderr(&output).contains(tool), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn bench_is_the_child_that_it_counts() {
     let output = run("bench count ipc fulmar exclusive 32 10");
     assert_done(&output);
@@ -898,9 +930,10 @@ fn bench_stops_between_runs_and_when_nobody_reads() {
     table.read_to_string(&mut first).expect("text");
     assert_failed(&bench.finish(), &["stopped after "]);
 
-    let mut bench = Running::start("bench ipc/round-trip --smoke");
-    drop(bench.stdout());
-    let output = bench.finish();
+    // Its reader is gone before it starts, so that its first line shows it.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = fulmar(line).stdout(writer).output().expect("it ends");
     assert_done(&output);
     assert_eq!(stderr(&output), "");
 }

@@ -127,6 +127,7 @@ pub(crate) mod tests {
                     at_least: 0.9,
                 },
             ],
+            rounds: 3,
         });
         for (side, count) in [(FULMAR, 1000), (REFERENCE, 20_000)] {
             report.curves.push(Curve {

@@ -100,8 +100,8 @@ fn head(report: &Report, page: &mut String) {
         (
             "Sides",
             format!(
-                "{REFERENCE}: Aeron's C driver and C client on the same settings; {BARE}: the same without a \
-                 transport, as the machine does it"
+                "{REFERENCE}: Aeron's C driver and C client on the same settings, else each on its own defaults; {BARE}: the same \
+                 without a transport, as the machine does it"
             ),
         ),
     ];
@@ -211,9 +211,12 @@ fn figures(row: &Row, side: &str) -> String {
 fn goals(row: &Row) -> String {
     let goals = row.goals.iter().map(|goal| {
         let (class, mark, verdict) = match row.is_met(*goal) {
-            Some(true) => ("met", "\u{2713}", "met"),
-            Some(false) => ("missed", "\u{2717}", "missed"),
-            None => ("soft", "?", "no figure"),
+            Some(true) => ("met", "\u{2713}", "met".to_owned()),
+            Some(false) => ("missed", "\u{2717}", "missed".to_owned()),
+            None => {
+                let why = row.too_few(*goal).unwrap_or_else(|| "no figure".to_owned());
+                ("soft", "?", why)
+            }
         };
         format!(
             "<span class=\"{class}\">{mark} {}: {verdict}</span>",
@@ -328,7 +331,7 @@ mod tests {
         for text in [
             "<span class=\"met\">\u{2713} 1.25 x reference: met</span>",
             "<span class=\"missed\">\u{2717} at most 150: missed</span>",
-            "<span class=\"soft\">? 0.90 x bare: no figure</span>",
+            "<span class=\"soft\">? 0.90 x bare: 0 of 3 rounds</span>",
             "<td role=\"cell\" data-label=\"bare\"><span class=\"missed\">failed</span></td>",
             "<b>200 ns</b><small>100 ns .. 300 ns</small>",
             "<li class=\"missed\"><b>1</b>runs failed</li>",

@@ -17,18 +17,14 @@ const CALLS: &str = "%network,epoll_wait,poll,ppoll,io_uring_enter,read,write,fu
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     // Counts are the same in each round.
     let rounds = std::mem::replace(&mut bench.options.rounds, 1);
-    if has_valgrind(bench) {
-        instructions(bench);
-    }
-    if is_there(bench, "strace") {
-        system_calls(bench);
-        calls_per_megabyte(bench);
-    }
+    instructions(bench);
+    system_calls(bench);
+    calls_per_megabyte(bench);
     bench.options.rounds = rounds;
     Ok(())
 }
 
-/// Whether a tool can be started; the other figures stand without it.
+/// Whether a tool can be started; the other figures stand without it. Only to be asked for a case that is wanted.
 fn is_there(bench: &mut Bench, tool: &str) -> bool {
     match Command::new(tool).arg("--version").output() {
         Ok(_) => true,
@@ -62,6 +58,9 @@ pub(super) fn collected(options: &Options, pattern: &str, arguments: &[&str]) ->
     Ok(line.rsplit(':').next().unwrap_or_default().trim().parse()?)
 }
 
+/// Less than this per message is what is left of set-up.
+const NOTHING: f64 = 0.005;
+
 /// Calls `count` for a short and a long run, given in batches, and returns the difference per message.
 fn per_message(
     options: &Options,
@@ -70,30 +69,46 @@ fn per_message(
     let (short, long) = if options.smoke { (10, 20) } else { (1_000, 2_000) };
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let messages = ((long - short) * BATCH as u64) as f64;
-    Ok(Sample::of((count(long)? - count(short)?) / messages))
+    let figure = (count(long)? - count(short)?) / messages;
+    Ok(Sample::of(if figure.abs() < NOTHING { 0.0 } else { figure }))
 }
 
 fn instructions(bench: &mut Bench) {
     let options = bench.options.clone();
+    let mut cases = Vec::new();
     for length in options.variants(&[32, 100, 1024]) {
         for kind in options.variants(&Kind::ONE_BY_ONE) {
             let case = format!("counted/instructions/{}/{length}B", kind.name());
-            let metric = Metric::new("", "instructions/msg", Better::Lower);
-            bench.run(&case, &[metric], |side| {
-                per_message(&options, |batches| {
-                    let (length, batches) = (length.to_string(), batches.to_string());
-                    let arguments = ["ipc", side, kind.name(), &length, &batches];
-                    collected(&options, "*measured_batch*", &arguments)
-                })
-            });
+            cases.push((case, length, kind));
         }
+    }
+    cases.retain(|(case, ..)| bench.wants(case));
+    if cases.is_empty() || !has_valgrind(bench) {
+        return;
+    }
+    for (case, length, kind) in cases {
+        let metric = Metric::new("", "instructions/msg", Better::Lower);
+        bench.run(&case, &[metric], |side| {
+            per_message(&options, |batches| {
+                let (length, batches) = (length.to_string(), batches.to_string());
+                let arguments = ["ipc", side, kind.name(), &length, &batches];
+                collected(&options, "*measured_batch*", &arguments)
+            })
+        });
     }
 }
 
 fn system_calls(bench: &mut Bench) {
     let options = bench.options.clone();
-    for kind in options.variants(&Kind::ONE_BY_ONE) {
-        let case = format!("counted/system-calls/{}/32B", kind.name());
+    let kinds = options.variants(&Kind::ONE_BY_ONE).iter();
+    let mut cases: Vec<_> = kinds
+        .map(|kind| (format!("counted/system-calls/{}/32B", kind.name()), kind))
+        .collect();
+    cases.retain(|(case, _)| bench.wants(case));
+    if cases.is_empty() || !is_there(bench, "strace") {
+        return;
+    }
+    for (case, kind) in cases {
         let metric = Metric::new("", "calls/msg", Better::Lower);
         bench.run(&case, &[metric], |side| {
             per_message(&options, |batches| {
@@ -112,8 +127,15 @@ fn system_calls(bench: &mut Bench) {
 /// A megabyte here is 2^20 bytes of payload.
 fn calls_per_megabyte(bench: &mut Bench) {
     let options = bench.options.clone();
-    for length in options.variants(&[32, 1024]) {
-        let case = format!("counted/calls-per-megabyte/{length}B");
+    let lengths = options.variants(&[32, 1024]).iter();
+    let mut cases: Vec<_> = lengths
+        .map(|length| (format!("counted/calls-per-megabyte/{length}B"), length))
+        .collect();
+    cases.retain(|(case, _)| bench.wants(case));
+    if cases.is_empty() || !is_there(bench, "strace") {
+        return;
+    }
+    for (case, length) in cases {
         let metric = Metric::new("", "calls/MB", Better::Lower).goal(REFERENCE, 10.0);
         bench.run(&case, &[metric], |side| {
             let count = |megabytes: u64| {
@@ -186,4 +208,21 @@ pub(super) fn child(arguments: &[String]) -> Result<(), BenchError> {
     };
     println!("{messages} messages");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_up_cancels_out_and_what_is_left_of_it_is_nothing() {
+        let count = |batches: u64| Ok(1e6 + (batches * BATCH as u64) as f64 * 17.0);
+        let sample = per_message(&Options::default(), count).expect("counted");
+        assert!((sample.values[0] - 17.0).abs() < 1e-9);
+        for (more, wanted) in [(70.0, 0.0), (-70.0, 0.0), (160.0, 0.01)] {
+            let count = |batches| Ok(if batches == 1_000 { 500.0 } else { 500.0 + more });
+            let sample = per_message(&Options::default(), count).expect("counted");
+            assert!((sample.values[0] - wanted).abs() < f64::EPSILON, "{more}");
+        }
+    }
 }

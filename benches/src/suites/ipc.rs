@@ -1,7 +1,7 @@
 //! Shared memory: throughput by kind and length, round trips beside a bare cache line, the cost in one thread.
 #![forbid(unsafe_code)]
 
-use super::ipc_settings;
+use super::{fits, ipc_settings};
 use crate::on_side;
 use crate::report::Better;
 use crate::side::{BenchError, Mode, Settings};
@@ -62,6 +62,9 @@ fn throughput(bench: &mut Bench) {
         };
         for kind in kinds {
             let case = format!("ipc/throughput/{}/{length}B", kind.name());
+            if !fits(bench, &case, length) {
+                continue;
+            }
             let options = &bench.options;
             let settings = ipc_settings(options, Mode::Shared);
             let warmup = options.scaled((3 * options.term_length / (length + 32)) as u64) + 100;

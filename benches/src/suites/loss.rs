@@ -13,18 +13,21 @@ use crate::workload::{Kind, RoundTripPlan, ThroughputPlan};
 const LENGTH: usize = 1024;
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
-    if !bench.wants_any("loss/") {
+    let wires = [0, 1, 10, 50].map(|lost_in_a_thousand| Wire { lost_in_a_thousand });
+    let is_wanted =
+        |wire: &Wire| bench.wants(&throughput_case(*wire)) || bench.wants(&round_trip_case(*wire));
+    if !wires.iter().any(is_wanted) {
         return Ok(());
     }
     if let Some(missing) = missing() {
         bench.leave_out(format!("loss: skipped: {missing}"));
         return Ok(());
     }
-    for lost_in_a_thousand in [0, 1, 10, 50] {
-        throughput(bench, Wire { lost_in_a_thousand });
+    for wire in wires {
+        throughput(bench, wire);
     }
-    for lost_in_a_thousand in [0, 1, 10, 50] {
-        round_trips(bench, Wire { lost_in_a_thousand });
+    for wire in wires {
+        round_trips(bench, wire);
     }
     Ok(())
 }
@@ -33,16 +36,23 @@ fn percent(wire: Wire) -> f64 {
     f64::from(wire.lost_in_a_thousand) / 10.0
 }
 
+fn throughput_case(wire: Wire) -> String {
+    format!("loss/throughput/{}%/{LENGTH}B", percent(wire))
+}
+
+fn round_trip_case(wire: Wire) -> String {
+    format!("loss/round-trip/{}%", percent(wire))
+}
+
 fn throughput(bench: &mut Bench, wire: Wire) {
     let options = bench.options.clone();
-    let case = format!("loss/throughput/{}%/{LENGTH}B", percent(wire));
     let metric = Metric::new("", "msg/s", Better::Higher);
     let metric = if wire.lost_in_a_thousand == 10 {
         metric.goal(REFERENCE, 3.0)
     } else {
         metric
     };
-    bench.run(&case, &[metric], |side| {
+    bench.run(&throughput_case(wire), &[metric], |side| {
         let settings = udp_settings(&options, Mode::Shared)?;
         let plan = ThroughputPlan::of(
             &settings,
@@ -65,12 +75,11 @@ fn round_trips(bench: &mut Bench, wire: Wire) {
         messages: options.scaled(2_000),
         per_second: None,
     };
-    let case = format!("loss/round-trip/{}%", percent(wire));
     let mut metrics = ["p50", "p99", "p99.9"].map(|name| Metric::new(name, "ns", Better::Lower));
     if wire.lost_in_a_thousand == 10 {
         metrics[1] = metrics[1].clone().goal(REFERENCE, 2.0);
     }
-    bench.run(&case, &metrics, |side| {
+    bench.run(&round_trip_case(wire), &metrics, |side| {
         let settings = udp_settings(&options, Mode::Shared)?;
         let recorder = inside(wire, || on_side!(side, round_trip, &settings, &plan))?;
         Ok(Sample::quantiles(recorder, &[0.5, 0.99, 0.999]))

@@ -186,6 +186,19 @@ pub fn one_way_settings(
     })
 }
 
+/// Whether messages of `length` bytes fit into the terms that were asked for, whose eighth is the longest; says so
+/// where a case that is wanted has to be left out.
+fn fits(bench: &mut Bench, case: &str, length: usize) -> bool {
+    let is_fit = length <= bench.options.term_length / 8;
+    if !is_fit && bench.wants(case) {
+        bench.leave_out(format!(
+            "{case}: skipped: its messages take a term length of {} bytes",
+            8 * length
+        ));
+    }
+    is_fit
+}
+
 /// A port nobody uses at the moment.
 ///
 /// # Errors

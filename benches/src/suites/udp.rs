@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::ipc::with_bare;
-use super::{two_hosts_settings, udp_settings};
+use super::{fits, two_hosts_settings, udp_settings};
 use crate::on_side;
 use crate::private_network::{between_hosts, missing_hosts};
 use crate::report::Better;
@@ -17,7 +17,7 @@ const LENGTHS: [(usize, u64, f64); 3] = [(32, 3_000_000, 2.0), (1024, 500_000, 3
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     for (length, messages, wanted) in LENGTHS {
         let case = format!("udp/throughput/exclusive/{length}B");
-        if !bench.wants(&case) {
+        if !bench.wants(&case) || !fits(bench, &case, length) {
             continue;
         }
         let options = bench.options.clone();

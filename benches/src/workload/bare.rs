@@ -11,7 +11,7 @@ use std::net::UdpSocket;
 use fulmar::sync::{AtomicBool, AtomicU64, Ordering, spin_loop};
 use fulmar::time::SystemClock;
 
-use super::{Apart, RoundTripPlan};
+use super::{Apart, Patience, RoundTripPlan};
 use crate::recorder::Recorder;
 use crate::side::BenchError;
 
@@ -80,17 +80,21 @@ pub fn bare_datagrams(plan: &RoundTripPlan) -> Result<Recorder, BenchError> {
         });
         let mut exchange = || {
             let mut datagram = [0u8; DATAGRAM_LENGTH];
+            let mut patience = Patience::default();
             for number in 0..total {
                 let sent = SystemClock.nanos();
                 near.send(&datagram)?;
                 loop {
                     match near.recv(&mut datagram) {
                         Ok(_) => break,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            patience.wait_for("no datagram")?;
+                        }
                         Err(error) => return Err(BenchError::from(error)),
                     }
                 }
                 let received = SystemClock.nanos();
+                patience.reset();
                 if number >= plan.warmup {
                     recorder.record(received.since(sent));
                 }

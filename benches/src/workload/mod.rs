@@ -6,7 +6,7 @@ use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 
 use fulmar::sync::spin_loop;
-use fulmar::time::SystemClock;
+use fulmar::time::{NanoTime, SystemClock};
 
 use crate::side::{BenchError, Side, Subscriber, Tally};
 
@@ -119,6 +119,53 @@ impl Idle {
     }
 }
 
+/// Ends a wait for a message that does not come. The clock is looked at rarely: it costs more than a poll.
+#[derive(Default)]
+struct Patience {
+    /// Turns in which nothing came.
+    turns: u64,
+    /// When the clock was first looked at in them.
+    since: Option<NanoTime>,
+}
+
+impl Patience {
+    const TURNS: u64 = 1024;
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    /// Something came.
+    #[inline]
+    fn reset(&mut self) {
+        self.turns = 0;
+    }
+
+    /// In each turn of a wait: fails when nothing has come for [`Self::LONGEST`].
+    ///
+    /// # Errors
+    /// `what` has not come.
+    #[inline]
+    fn wait_for(&mut self, what: &'static str) -> Result<(), BenchError> {
+        self.turns += 1;
+        if self.turns.is_multiple_of(Self::TURNS) {
+            self.look(what, SystemClock.nanos())
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    fn look(&mut self, what: &'static str, now: NanoTime) -> Result<(), BenchError> {
+        let since = match self.since {
+            Some(since) if self.turns > Self::TURNS => since,
+            _ => *self.since.insert(now),
+        };
+        if (since + Self::LONGEST).is_due(now) {
+            Err(format!("{what} within {} s", Self::LONGEST.as_secs()).into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// The bytes of a message from the start of a cache line on, the same on every side whatever the allocator does.
 struct Message {
     space: Vec<u8>,
@@ -182,5 +229,30 @@ fn poll(subscriber: &mut impl Subscriber, tally: &mut Tally, limit: usize, is_as
 fn write_number(message: &mut [u8], number: u64) {
     if let Some(word) = message.first_chunk_mut::<8>() {
         *word = number.to_le_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_ten_seconds_after_what_came_last() {
+        let second = |seconds| NanoTime(5) + Duration::from_secs(seconds);
+        let mut patience = Patience::default();
+        for _ in 1..Patience::TURNS {
+            assert!(patience.wait_for("no message").is_ok());
+        }
+        patience.turns += 1;
+        assert!(patience.look("no message", second(3)).is_ok());
+        patience.turns += Patience::TURNS;
+        assert!(patience.look("no message", second(12)).is_ok());
+        patience.reset();
+        patience.turns += Patience::TURNS;
+        assert!(patience.look("no message", second(13)).is_ok());
+        patience.turns += Patience::TURNS;
+        assert!(patience.look("no message", second(22)).is_ok());
+        let error = patience.look("no message", second(23)).expect_err("too long");
+        assert_eq!(error.to_string(), "no message within 10 s");
     }
 }

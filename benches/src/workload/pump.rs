@@ -6,8 +6,8 @@ use fulmar::sync::{AtomicBool, Ordering};
 use fulmar::time::SystemClock;
 
 use super::{
-    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, RUN, connect, poll, wait,
-    write_number,
+    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, Patience, RUN, connect, poll,
+    wait, write_number,
 };
 use crate::side::{BenchError, Publisher, Settings, Side, Subscriber, Tally};
 
@@ -238,7 +238,7 @@ fn receive_all<R: Subscriber>(
     let (warmup, messages) = (plan.warmup * copies, plan.messages * copies);
     let is_assembled = plan.length > LONGEST_FRAGMENT;
     let mut idle = Idle::default();
-    let mut polls_without = 0u64;
+    let mut patience = Patience::default();
     let mut start = SystemClock.nanos();
     let mut started_at = 0;
     while tally.messages < warmup + messages {
@@ -248,13 +248,10 @@ fn receive_all<R: Subscriber>(
         }
         if fragments == 0 {
             idle.idle();
-            polls_without += 1;
-            if polls_without > 200_000_000 {
-                return Err("the stream stopped".into());
-            }
+            patience.wait_for("the stream stopped: no fragment")?;
         } else {
             idle.reset();
-            polls_without = 0;
+            patience.reset();
             if started_at == 0 && tally.messages >= warmup {
                 // A poll may overshoot the end of the warm-up; what it took too much is subtracted below.
                 started_at = tally.messages;
