@@ -41,7 +41,6 @@ impl Ours {
 }
 
 impl Side for Ours {
-    const NAME: &'static str = "fulmar";
     type Concurrent = Publication;
     type Exclusive = ExclusivePublication;
     type Claims = Claims;

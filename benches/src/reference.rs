@@ -40,7 +40,6 @@ impl Reference {
 }
 
 impl Side for Reference {
-    const NAME: &'static str = "reference";
     type Concurrent = CPublication;
     type Exclusive = CExclusive;
     type Claims = CClaims;

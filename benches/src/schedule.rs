@@ -1,32 +1,35 @@
-//! Open-loop send times: each message has a time at which it should leave, fixed before the run. Latency counts from
-//! that time, so a stall of the system under test shows in every message that should have been sent meanwhile.
+//! Open-loop send times: each message has a time at which it should leave, fixed before the run, however the messages
+//! before it fared. Latency counts from that time, so a stall of the system under test shows in every message that
+//! should have been sent meanwhile.
 #![forbid(unsafe_code)]
 
 use fulmar::time::NanoTime;
 
-/// Intended send times at a constant rate.
+/// Messages at a constant rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     start: NanoTime,
-    interval_ns: i64,
+    per_second: u64,
 }
 
 impl Schedule {
-    /// A schedule of `per_second` messages from `start` on. A rate of zero counts as one.
+    /// Message 0 is due at `start`.
+    ///
+    /// # Panics
+    /// A rate of zero.
     #[must_use]
-    pub fn new(start: NanoTime, per_second: u32) -> Schedule {
-        Schedule {
-            start,
-            interval_ns: 1_000_000_000 / i64::from(per_second.max(1)),
-        }
+    pub fn new(start: NanoTime, per_second: u64) -> Schedule {
+        assert!(per_second > 0, "a rate is positive");
+        Schedule { start, per_second }
     }
 
-    /// When message `index` should leave.
+    /// When message `number` should leave.
     #[inline]
     #[must_use]
-    pub fn intended(&self, index: u64) -> NanoTime {
-        let index = i64::try_from(index).unwrap_or(i64::MAX);
-        self.start.plus_nanos(self.interval_ns.saturating_mul(index))
+    pub fn due(&self, number: u64) -> NanoTime {
+        let nanos = u128::from(number) * 1_000_000_000 / u128::from(self.per_second);
+        self.start
+            .plus_nanos(i64::try_from(nanos).unwrap_or(i64::MAX / 2))
     }
 }
 
@@ -35,9 +38,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_leave_at_equal_distances_from_the_start() {
-        let schedule = Schedule::new(NanoTime(500), 1_000_000);
-        assert_eq!(schedule.intended(0), NanoTime(500));
-        assert_eq!(schedule.intended(7), NanoTime(7_500));
+    fn due_times_do_not_drift() {
+        let schedule = Schedule::new(NanoTime(5), 3);
+        assert_eq!(schedule.due(0), NanoTime(5));
+        assert_eq!(schedule.due(3), NanoTime(1_000_000_005));
+        assert_eq!(schedule.due(3_000_000_001), NanoTime(1_000_000_000_333_333_338));
     }
 }

@@ -103,8 +103,6 @@ impl Tally {
 
 /// One embedded driver with one client.
 pub trait Side: Sized {
-    /// Name in the tables.
-    const NAME: &'static str;
     /// Concurrent publication.
     type Concurrent: Publisher;
     /// Exclusive publication.

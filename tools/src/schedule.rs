@@ -1,5 +1,4 @@
-//! A send schedule that is fixed in advance: when message number N should leave does not depend on how the messages
-//! before it fared, so that a stall shows in every message it delays.
+//! Waiting for the times of a send schedule.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +6,7 @@ use std::time::Duration;
 
 use fulmar::agent::idle::sleep;
 use fulmar::time::{NanoTime, SystemClock};
+pub(crate) use fulmar_benches::schedule::Schedule;
 
 use crate::signals::stop_requested;
 
@@ -14,29 +14,6 @@ use crate::signals::stop_requested;
 const SLEEP_SLACK: i64 = 200_000;
 /// Signals are looked at this often.
 const LONGEST_SLEEP: i64 = 50_000_000;
-
-/// Messages at a constant rate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
-    start: NanoTime,
-    per_second: u64,
-}
-
-impl Schedule {
-    /// Message 0 is due at `start`.
-    pub(crate) fn new(start: NanoTime, per_second: u64) -> Schedule {
-        assert!(per_second > 0, "a rate is positive");
-        Schedule { start, per_second }
-    }
-
-    /// When message `number` should leave.
-    #[inline]
-    pub(crate) fn due(&self, number: u64) -> NanoTime {
-        let nanos = u128::from(number) * 1_000_000_000 / u128::from(self.per_second);
-        self.start
-            .plus_nanos(i64::try_from(nanos).unwrap_or(i64::MAX / 2))
-    }
-}
 
 /// Sleeps through most of the time to `deadline` if there is enough of it; true if it slept. The caller spins the rest.
 pub(crate) fn doze_until(deadline: NanoTime, now: NanoTime) -> bool {
@@ -65,14 +42,6 @@ pub(crate) fn wait_until(deadline: NanoTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn due_times_do_not_drift() {
-        let schedule = Schedule::new(NanoTime(5), 3);
-        assert_eq!(schedule.due(0), NanoTime(5));
-        assert_eq!(schedule.due(3), NanoTime(1_000_000_005));
-        assert_eq!(schedule.due(3_000_000_001), NanoTime(1_000_000_000_333_333_338));
-    }
 
     #[test]
     fn waiting_ends_at_the_deadline_not_before() {

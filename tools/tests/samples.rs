@@ -23,9 +23,6 @@ mod peer;
 #[allow(dead_code, unreachable_pub, reason = "a kit for all rows")]
 mod ports;
 
-#[path = "../src/render/date.rs"]
-mod date;
-
 #[path = "samples/program.rs"]
 #[allow(unreachable_pub, reason = "a kit for all programs")]
 mod program;

@@ -2,12 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod chart;
+pub mod date;
 pub mod hgrm;
 pub mod json;
 pub mod page;
-
-#[path = "../../../tools/src/render/date.rs"]
-mod date;
 
 use std::fs;
 use std::io;

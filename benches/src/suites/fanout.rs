@@ -2,7 +2,7 @@
 //! Flow control follows the slowest, so that every message arrives everywhere.
 #![forbid(unsafe_code)]
 
-use super::{free_port, own_dir};
+use super::{free_ports, own_dir};
 use crate::on_side;
 use crate::report::Better;
 use crate::side::{BenchError, Mode, Settings};
@@ -12,10 +12,13 @@ use crate::workload::{Kind, ThroughputPlan};
 /// Bytes of payload per message.
 const LENGTH: usize = 1024;
 
+/// Subscriptions of the largest case.
+const MOST: usize = 16;
+
 pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
     let options = bench.options.clone();
     let metrics = [Metric::new("", "msg/s", Better::Higher)];
-    for copies in [1, 4, 16] {
+    for copies in [1, 4, MOST] {
         for (name, channels) in [
             ("destinations", destinations as fn(usize) -> _),
             ("multicast", multicast),
@@ -28,7 +31,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
                 let channels: Channels = channels(copies)?;
                 let (settings, plan) = channels.plan(&options, 200_000 / copies as u64);
                 let figure = on_side!(side, throughput, &settings, &plan)?;
-                Ok(Sample::of(figure.messages_per_second))
+                Ok(Sample::of(figure))
             });
         }
     }
@@ -66,25 +69,19 @@ impl Channels {
 
 /// Dynamic destinations: each subscription has an address of its own and makes itself known.
 fn destinations(copies: usize) -> Result<Channels, BenchError> {
-    let control = format!("control=127.0.0.1:{}", free_port()?);
-    let subscription = |_| {
-        Ok(format!(
-            "aeron:udp?endpoint=127.0.0.1:{}|{control}|control-mode=dynamic",
-            free_port()?
-        ))
-    };
+    let [control, endpoints @ ..] = free_ports::<{ 1 + MOST }>()?;
+    let control = format!("control=127.0.0.1:{control}");
+    let subscription = |port| format!("aeron:udp?endpoint=127.0.0.1:{port}|{control}|control-mode=dynamic");
     Ok(Channels {
         publication: format!("aeron:udp?{control}|control-mode=dynamic"),
-        subscriptions: (0..copies).map(subscription).collect::<Result<_, BenchError>>()?,
+        subscriptions: endpoints.iter().take(copies).map(subscription).collect(),
     })
 }
 
 /// Subscriptions of one driver share a socket and an image; what they do not share are positions.
 fn multicast(copies: usize) -> Result<Channels, BenchError> {
-    let channel = format!(
-        "aeron:udp?endpoint=224.20.30.39:{}|interface=127.0.0.1",
-        free_port()?
-    );
+    let [port] = free_ports()?;
+    let channel = format!("aeron:udp?endpoint=224.20.30.39:{port}|interface=127.0.0.1");
     Ok(Channels {
         publication: channel.clone(),
         subscriptions: vec![channel; copies],

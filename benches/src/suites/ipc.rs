@@ -71,7 +71,7 @@ fn throughput(bench: &mut Bench) {
             let plan = ThroughputPlan::of(&settings, *kind, length, warmup, options.scaled(messages));
             bench.run(&case, &[goal(*kind, length)], |side| {
                 let figure = on_side!(side, throughput, &settings, &plan)?;
-                Ok(Sample::of(figure.messages_per_second))
+                Ok(Sample::of(figure))
             });
         }
     }

@@ -62,7 +62,7 @@ fn throughput(bench: &mut Bench, wire: Wire) {
             options.scaled(100_000),
         );
         let figure = inside(wire, || on_side!(side, throughput, &settings, &plan))?;
-        Ok(Sample::of(figure.messages_per_second))
+        Ok(Sample::of(figure))
     });
 }
 

@@ -142,12 +142,9 @@ pub fn ipc_settings(options: &Options, mode: Mode) -> Settings {
 /// # Errors
 /// No port is free.
 pub fn udp_settings(options: &Options, mode: Mode) -> Result<Settings, BenchError> {
-    Ok(Settings::udp(
-        own_dir(),
-        mode,
-        options.term_length,
-        [loopback_endpoint()?, loopback_endpoint()?],
-    ))
+    let [near, far] = free_ports()?;
+    let endpoints = [near, far].map(|port| format!("127.0.0.1:{port}"));
+    Ok(Settings::udp(own_dir(), mode, options.term_length, endpoints))
 }
 
 /// Each way from one of two hosts to the other. In networks of their own every port is free.
@@ -158,10 +155,6 @@ pub fn two_hosts_settings(options: &Options, mode: Mode, far: &Namespace) -> Set
         far_network: Some(far.clone()),
         ..Settings::udp(own_dir(), mode, options.term_length, endpoints)
     }
-}
-
-fn loopback_endpoint() -> Result<String, BenchError> {
-    Ok(format!("127.0.0.1:{}", free_port()?))
 }
 
 /// One way over shared memory (`ipc`) or through a socket of its own (`udp`), with further parameters of the channel.
@@ -176,7 +169,10 @@ pub fn one_way_settings(
 ) -> Result<Settings, BenchError> {
     let media = match media {
         "ipc" => "aeron:ipc?".to_owned(),
-        _ => format!("aeron:udp?endpoint=127.0.0.1:{}|", free_port()?),
+        _ => {
+            let [port] = free_ports()?;
+            format!("aeron:udp?endpoint=127.0.0.1:{port}|")
+        }
     };
     let channel = format!("{media}term-length={term_length}{parameters}");
     Ok(Settings {
@@ -199,30 +195,37 @@ fn fits(bench: &mut Bench, case: &str, length: usize) -> bool {
     is_fit
 }
 
-/// A port nobody uses at the moment.
+/// So many different ports that nobody uses at the moment.
 ///
 /// # Errors
 /// What the system says.
 #[expect(
     clippy::disallowed_types,
-    reason = "asks the system for a free port, sends nothing"
+    reason = "asks the system for free ports, sends nothing"
 )]
-pub fn free_port() -> Result<u16, BenchError> {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    // The system may give the same port twice, once it was closed.
-    static LAST: AtomicU16 = AtomicU16::new(0);
-    loop {
+pub fn free_ports<const N: usize>() -> Result<[u16; N], BenchError> {
+    let mut ports = [0; N];
+    // Each stays taken until all are known: the system may give the same one again.
+    let mut sockets = Vec::new();
+    for port in &mut ports {
         let socket = std::net::UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        let port = socket.local_addr()?.port();
-        if LAST.swap(port, Ordering::Relaxed) != port {
-            return Ok(port);
-        }
+        *port = socket.local_addr()?.port();
+        sockets.push(socket);
     }
+    Ok(ports)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_ports_are_different_ones() {
+        let mut ports: Vec<u16> = free_ports::<64>().expect("ports").to_vec();
+        ports.sort_unstable();
+        ports.dedup();
+        assert!(ports.len() == 64 && ports[0] > 0);
+    }
 
     #[test]
     fn only_directories_of_processes_that_are_gone_are_removed() {

@@ -39,7 +39,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
                     ..ThroughputPlan::of(&settings, Kind::Exclusive, LENGTH, messages / 5, messages)
                 };
                 let figure = on_side!(side, throughput, &settings, &plan)?;
-                Ok(Sample::of(figure.messages_per_second))
+                Ok(Sample::of(figure))
             });
         }
     }

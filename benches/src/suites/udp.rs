@@ -33,7 +33,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), BenchError> {
                 options.scaled(messages),
             );
             let figure = on_side!(side, throughput, &settings, &plan)?;
-            Ok(Sample::of(figure.messages_per_second))
+            Ok(Sample::of(figure))
         });
     }
     round_trips(bench);
@@ -67,7 +67,7 @@ fn two_hosts(bench: &mut Bench) {
                 let plan = ThroughputPlan::of(&settings, Kind::Exclusive, length, warmup, messages);
                 on_side!(side, throughput_between_hosts, &settings, &plan)
             })?;
-            Ok(Sample::of(figure.messages_per_second))
+            Ok(Sample::of(figure))
         });
     }
     bench.run(round_trip_case, &quantiles([None, None]), |side| {

@@ -34,7 +34,7 @@ pub use cost::{counted, counted_datagrams, measured_batch, one_thread};
 pub use isolation::{IsolationPlan, isolation};
 pub use micro::{OPERATIONS, PRIMITIVES, Primitive, counted_operations, timed_operations};
 pub use ping::{RoundTripPlan, round_trip, round_trip_between_hosts, round_trip_in_one_thread};
-pub use pump::{Throughput, ThroughputPlan, throughput, throughput_between_hosts};
+pub use pump::{ThroughputPlan, throughput, throughput_between_hosts};
 pub use system::{first_messages, idle_share, memory_per_stream, start_time};
 
 /// Which publication is measured.
@@ -208,7 +208,7 @@ fn connect<S: Side>(side: &S, is_connected: impl Fn() -> bool) -> Result<(), Ben
     let deadline = SystemClock.nanos() + Duration::from_secs(10);
     while !is_connected() {
         if deadline.is_due(SystemClock.nanos()) {
-            return Err(format!("{}: not connected within 10 s", S::NAME).into());
+            return Err("not connected within 10 s".into());
         }
         side.duty_cycle();
         std::thread::yield_now();

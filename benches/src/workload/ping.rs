@@ -18,7 +18,7 @@ pub struct RoundTripPlan {
     /// Round trips that count.
     pub messages: u64,
     /// Fixed send schedule; `None`: the next ping leaves when the last came back.
-    pub per_second: Option<u32>,
+    pub per_second: Option<u64>,
 }
 
 /// What a thread does while it waits, beside idling.
@@ -286,7 +286,7 @@ fn ping(
                 SystemClock.nanos()
             }
             Some(schedule) => {
-                let intended = schedule.intended(number);
+                let intended = schedule.due(number);
                 while !intended.is_due(SystemClock.nanos()) {
                     meanwhile.between(0);
                     meanwhile.waiting();
@@ -322,10 +322,7 @@ fn ping(
         }
     }
     if let Some(schedule) = schedule {
-        let (planned, took) = (
-            schedule.intended(total).since(start),
-            SystemClock.nanos().since(start),
-        );
+        let (planned, took) = (schedule.due(total).since(start), SystemClock.nanos().since(start));
         if took - planned > planned / LATE {
             recorder.set_missed(format!(
                 "missed its rate: took {took} ns instead of {planned} for {total} messages"

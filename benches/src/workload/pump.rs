@@ -11,13 +11,6 @@ use super::{
 };
 use crate::side::{BenchError, Publisher, Settings, Side, Subscriber, Tally};
 
-/// What one throughput run found.
-#[derive(Clone, Copy, Debug)]
-pub struct Throughput {
-    /// Messages received per second, by all subscriptions together, warm-up excluded.
-    pub messages_per_second: f64,
-}
-
 /// What is sent, and to whom.
 #[derive(Clone, Debug)]
 pub struct ThroughputPlan {
@@ -52,20 +45,20 @@ impl ThroughputPlan {
         }
     }
 
-    /// What it means that all messages that count took `nanos`.
-    fn figure(&self, nanos: i64) -> Throughput {
+    /// Messages per second, if all that count took `nanos`.
+    fn figure(&self, nanos: i64) -> f64 {
         let delivered = self.messages * self.subscriptions.len() as u64;
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let messages_per_second = delivered as f64 * 1e9 / nanos as f64;
-        Throughput { messages_per_second }
+        messages_per_second
     }
 }
 
-/// Runs `plan` once.
+/// Runs `plan` once: messages received per second, by all subscriptions together, warm-up excluded.
 ///
 /// # Errors
 /// Set-up that fails, a stream that stops, and messages that are lost, damaged or come twice.
-pub fn throughput<S: Side>(settings: &Settings, plan: &ThroughputPlan) -> Result<Throughput, BenchError> {
+pub fn throughput<S: Side>(settings: &Settings, plan: &ThroughputPlan) -> Result<f64, BenchError> {
     let side = S::start(settings)?;
     match plan.kind {
         Kind::Concurrent => pump(&side, plan, |stream| side.concurrent(&settings.channel, stream)),
@@ -76,14 +69,14 @@ pub fn throughput<S: Side>(settings: &Settings, plan: &ThroughputPlan) -> Result
     }
 }
 
-/// As two hosts: the subscriber has a driver of its own. One stream by an exclusive publication.
+/// [`throughput`] as between two hosts: the subscriber has a driver of its own. One stream by an exclusive publication.
 ///
 /// # Errors
 /// Those of [`throughput`].
 pub fn throughput_between_hosts<S: Side>(
     settings: &Settings,
     plan: &ThroughputPlan,
-) -> Result<Throughput, BenchError> {
+) -> Result<f64, BenchError> {
     let stop = Apart(AtomicBool::new(false));
     let stop = &stop.0;
     let nanos = std::thread::scope(|scope| {
@@ -141,7 +134,7 @@ fn pump<S: Side, P: Publisher>(
     side: &S,
     plan: &ThroughputPlan,
     publisher: impl Fn(i32) -> Result<P, BenchError>,
-) -> Result<Throughput, BenchError> {
+) -> Result<f64, BenchError> {
     let mut publishers = Vec::new();
     let mut idle = Vec::new();
     let mut subscribers = Vec::new();

@@ -4,6 +4,7 @@
 
 pub(crate) mod plot;
 
+use fulmar_benches::output::SHOWN;
 use fulmar_benches::recorder::micros;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -12,15 +13,6 @@ use crate::failure::Failure;
 
 /// Longer round trips are recorded as this one, in nanoseconds.
 const LONGEST_NS: u64 = 3_600_000_000_000;
-
-/// The percentiles that every report shows: the name people read, the key in JSON, and the share.
-const SHOWN: [(&str, &str, f64); 5] = [
-    ("p50", "p50", 0.5),
-    ("p90", "p90", 0.9),
-    ("p99", "p99", 0.99),
-    ("p99.9", "p99_9", 0.999),
-    ("p99.99", "p99_99", 0.9999),
-];
 
 /// Recorded times in nanoseconds, with three significant digits.
 pub(crate) struct Latencies {

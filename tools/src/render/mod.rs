@@ -1,6 +1,6 @@
 //! How results look: units, tables, JSON, dates, progress.
 
-pub(crate) mod date;
+pub(crate) use fulmar_benches::output::date;
 pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod table;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::date::format_utc;
+use fulmar_benches::output::date::format_utc;
 use crate::ports::free_address;
 use crate::process::{Directory, Make, eventually, read_i32};
 use crate::program::{Program, Scene};

@@ -5,7 +5,8 @@
 const DAY_MS: i64 = 86_400_000;
 
 /// `epoch_ms` as `YYYY-MM-DDTHH:MM:SS.mmmZ` in the proleptic Gregorian calendar.
-pub(crate) fn format_utc(epoch_ms: i64) -> String {
+#[must_use]
+pub fn format_utc(epoch_ms: i64) -> String {
     let (year, month, day) = civil_date(epoch_ms.div_euclid(DAY_MS));
     let in_day = epoch_ms.rem_euclid(DAY_MS);
     let (hours, minutes) = (in_day / 3_600_000, in_day / 60_000 % 60);
