@@ -9,7 +9,8 @@
 //! - The conductor never blocks: no file, map or name look-up outside `resources`. It has pages of a log that is written for the first
 //!   time made ready (`stream::pages_ahead`), a few at a time, which is shorter than a hand-over.
 //! - Network threads neither map nor unmap nor close: what they own comes from the conductor in boxes and goes back there,
-//!   except that with `fulmar.io=uring` a socket's ring is made by the thread that receives, the only one that may enter it.
+//!   except that with `fulmar.io=uring` a socket's ring is made by the thread that receives, the only one that may enter
+//!   it, and given up by it if it fails.
 //! - `protocol` and `stream` read no clock, open nothing and start no thread.
 //! - Whatever another process writes to shared memory, or a peer to the network: no undefined behaviour, no panic, no unbounded work.
 

@@ -26,7 +26,7 @@ const COMMANDS_MAX: usize = 4;
 /// Control frames that make one poll are taken again at once this often while buffers come back full.
 const POLLS_MAX: usize = 4;
 
-/// An agent that nobody wakes looks for control frames this often while it has nothing to send, ns. It runs without a
+/// An agent that is invoked looks for control frames this often while it has nothing to send, ns. It runs without a
 /// pause, and a look costs as much as the rest of such a cycle.
 const CONTROL_LOOK_INTERVAL_NS: i64 = 10_000;
 
@@ -46,7 +46,7 @@ pub struct SenderParts {
     pub events: Lane<NetworkEvent>,
     /// The system counters.
     pub system: Arc<NetworkCounters>,
-    /// Where sockets say which thread they wake; `None` if the agent is never put to sleep.
+    /// Where sockets say which thread they wake; `None` for an agent that is invoked.
     pub registration: Option<Registration>,
     /// Duty cycles that sent something per poll of the control sockets.
     pub status_poll_ratio: usize,
@@ -536,10 +536,13 @@ impl Agent for SenderAgent {
             let (at, index) = *self.routes.get(self.resting.member(at)?)?;
             Some(self.endpoints.get(at)?.publication(index)?.next_deadline(now))
         });
+        let look = self.next_control_look.filter(|_| self.owes_control_look);
+        // Destinations are forgotten with the look that is owed.
         let expiries = self
             .endpoints
             .iter()
-            .filter_map(|endpoint| endpoint.next_expiry());
+            .filter_map(|endpoint| endpoint.next_expiry())
+            .map(|expiry| look.filter(|look| expiry.is_due(*look)).unwrap_or(expiry));
         let mut deadline = awake
             .chain(expiries)
             .chain(self.deadlines.earliest())
@@ -547,9 +550,7 @@ impl Agent for SenderAgent {
         if self.resolution_interval_ns != 0 && !self.endpoints.is_empty() {
             deadline = deadline.earlier(self.next_resolution);
         }
-        if self.owes_control_look
-            && let Some(look) = self.next_control_look
-        {
+        if let Some(look) = look {
             deadline = deadline.earlier(look);
         }
         let earliest = now.plus_nanos(FAILURE_PAUSE_NS);

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use fulmar_benches::output::date::format_utc;
 use crate::ports::free_address;
 use crate::process::{Directory, Make, eventually, read_i32};
 use crate::program::{Program, Scene};
+use fulmar_benches::output::date::format_utc;
 
 fn number(value: &Value) -> i64 {
     value.as_i64().unwrap_or_else(|| panic!("not a number: {value}"))

@@ -207,7 +207,8 @@ impl Image {
         }
     }
 
-    /// Takes the next messages of this image, at most `fragment_limit` fragments of them; returns the fragments.
+    /// Takes the next messages of this image, at most `fragment_limit` fragments of them; returns the fragments. What a
+    /// poll may leave is said at [`Subscription::poll`](super::Subscription::poll).
     #[inline]
     pub fn poll(&mut self, handler: impl FnMut(Payload<'_>, &Header<'_>), fragment_limit: usize) -> usize {
         self.bounded_poll(handler, i64::MAX, fragment_limit)

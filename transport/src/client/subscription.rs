@@ -215,6 +215,9 @@ impl Subscription {
     /// Takes the next messages, at most `fragment_limit` fragments of them, and returns how many fragments that
     /// were. Messages of several fragments are put together; the handler sees whole messages only.
     ///
+    /// A poll may leave messages that are there: at the end of a term, and where the reader of a dense stream keeps a
+    /// distance from its publisher. One that passes nothing but padding returns 0. The next poll takes them.
+    ///
     /// Images take turns in going first. Payloads are looked at in place where they have one fragment: what the
     /// handler does not copy is gone when it returns.
     #[inline]

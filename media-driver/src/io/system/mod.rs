@@ -188,7 +188,7 @@ impl UdpSocket for SystemSocket {
             return ReceiveOutcome::default();
         }
         // A thread that sockets wake may sleep after a batch that is not full: what was left would not wake it. Where
-        // nobody is woken, the next look comes at once anyway.
+        // nobody is woken the outcome says that more may be waiting.
         let share = if self.was_empty && !self.is_registered {
             Share::One
         } else {

@@ -1,4 +1,4 @@
-//! Receiving a batch: recvmmsg, with runs of datagrams that the system joined (UDP_GRO) and arrival times.
+//! Receiving a batch: recvmmsg, or recvmsg for one datagram, with runs of datagrams that the system joined (UDP_GRO) and arrival times.
 
 use core::mem::MaybeUninit;
 use std::io;
@@ -36,7 +36,7 @@ pub(super) enum Received {
 /// How much one call takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
-    /// One message, by the cheapest call: what follows is left to the next one.
+    /// One message, by the cheapest call: what follows is left to the next one, and the outcome says that more may wait.
     One,
     /// As many messages as the batch has buffers.
     All,
@@ -59,7 +59,7 @@ pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch, share: Share) -> Recei
             Share::All => call.receive(fd),
         };
         match received {
-            Ok(count) => return Received::Some(hand_over(&call, count, into)),
+            Ok(count) => return Received::Some(hand_over(&call, count, share, into)),
             // The second is the error of an earlier send, told here, and forgotten then.
             Err(libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH) => {}
             Err(libc::EAGAIN) => return Received::Nothing,
@@ -74,9 +74,9 @@ pub(super) fn receive(fd: RawFd, into: &mut ReceiveBatch, share: Share) -> Recei
     Received::Some(ReceiveOutcome::default())
 }
 
-fn hand_over(call: &Call, count: usize, into: &mut ReceiveBatch) -> ReceiveOutcome {
+fn hand_over(call: &Call, count: usize, share: Share, into: &mut ReceiveBatch) -> ReceiveOutcome {
     let mut outcome = ReceiveOutcome {
-        is_full: count == into.capacity(),
+        is_full: share == Share::One || count == into.capacity(),
         ..ReceiveOutcome::default()
     };
     for index in 0..count {
@@ -119,21 +119,26 @@ impl Call {
         }
     }
 
-    /// Fills in the header of a message that was added.
+    /// The header of a message that was added. Borrows nothing but the message's own parts: those of others, which their
+    /// headers point to, stay as they are.
     #[inline]
-    fn prepare(&mut self, index: usize) -> &mut libc::mmsghdr {
+    fn header(
+        vector: &mut MaybeUninit<libc::iovec>,
+        name: &mut MaybeUninit<Name>,
+        control: &mut MaybeUninit<[u64; CONTROL_WORDS]>,
+    ) -> libc::mmsghdr {
         // SAFETY: all-zero bytes are a message header without name, data and control.
         let mut header: libc::msghdr = unsafe { core::mem::zeroed() };
-        header.msg_iov = self.vectors[index].as_mut_ptr();
+        header.msg_iov = vector.as_mut_ptr();
         header.msg_iovlen = 1;
-        header.msg_name = self.names[index].as_mut_ptr().cast();
+        header.msg_name = name.as_mut_ptr().cast();
         header.msg_namelen = Name::LENGTH;
-        header.msg_control = self.controls[index].as_mut_ptr().cast();
+        header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = CONTROL_WORDS * size_of::<u64>();
-        self.headers[index].write(libc::mmsghdr {
+        libc::mmsghdr {
             msg_hdr: header,
             msg_len: 0,
-        })
+        }
     }
 
     /// One recvmsg, for the first message; 1, or the error.
@@ -141,7 +146,8 @@ impl Call {
         if self.count == 0 {
             return Ok(0);
         }
-        let message = self.prepare(0);
+        let header = Self::header(&mut self.vectors[0], &mut self.names[0], &mut self.controls[0]);
+        let message = self.headers[0].write(header);
         // SAFETY: recvmsg(fd, msg, flags) uses one header, just initialised. Name, vector and control point into `self`,
         // which is exclusively borrowed for the whole call, or into a buffer of the batch, which the caller holds
         // exclusively and does not touch meanwhile; all with their true lengths.
@@ -158,7 +164,9 @@ impl Call {
     /// One recvmmsg; the number of messages received, or the error.
     fn receive(&mut self, fd: RawFd) -> Result<usize, i32> {
         for index in 0..self.count {
-            self.prepare(index);
+            let (vector, name) = (&mut self.vectors[index], &mut self.names[index]);
+            let header = Self::header(vector, name, &mut self.controls[index]);
+            self.headers[index].write(header);
         }
         // SAFETY: recvmmsg(fd, msgvec, vlen, flags, timeout) uses the first `vlen` headers, just initialised. Name,
         // vector and control of each point into `self`, which is exclusively borrowed for the whole call, or into the
@@ -180,7 +188,7 @@ impl Call {
 
     /// What a message brought. `index` is below the count that the last call returned.
     fn filled(&self, index: usize) -> Filled {
-        // SAFETY: `receive` initialised the header before the call that received it.
+        // SAFETY: `receive` or `receive_one` initialised the header before the call that received it.
         let message = unsafe { self.headers[index].assume_init_ref() };
         let header = &message.msg_hdr;
         // SAFETY: the kernel wrote the first `msg_namelen` bytes of the name; it says more than the room it was given

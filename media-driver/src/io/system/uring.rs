@@ -119,7 +119,11 @@ impl UringSocket {
             match error.raw_os_error() {
                 // A signal, or no memory right now.
                 Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => {
-                    return Ok(ReceiveOutcome::default());
+                    return Ok(ReceiveOutcome {
+                        // The request may have ended, and then nothing would wake the thread.
+                        is_full: true,
+                        ..ReceiveOutcome::default()
+                    });
                 }
                 // Another thread than the one before; nothing was taken from the socket that the ring has not handed
                 // over.
@@ -314,8 +318,8 @@ impl Ring {
             // A failure comes again with the next receive, which has nothing to lose.
             let _ = self.arm(fd);
         }
-        // A request that was started again has taken what was there.
-        outcome.is_full = into.is_full() || !self.uring.completion().is_empty();
+        // A request that was started again has taken what was there; where it could not be, nothing would wake the thread.
+        outcome.is_full = into.is_full() || !self.is_armed || !self.uring.completion().is_empty();
         Ok(outcome)
     }
 

@@ -696,7 +696,11 @@ fn a_repair_that_the_system_did_not_take_is_tried_again_soon() {
     assert!(fixture.nak(2 * MS, 1056, 1056).is_empty());
     let soon = at(2 * MS).plus_nanos(SHORT_PAUSE_NS);
     assert_eq!(fixture.sender.next_deadline(at(2 * MS)), soon);
-    assert_eq!(fixture.sender.tail_deadline(), None, "which would find no room either");
+    assert_eq!(
+        fixture.sender.tail_deadline(),
+        None,
+        "which would find no room either"
+    );
     fixture.sink.room = None;
     assert_eq!(fixture.send(3 * MS), [sent[1].clone()]);
 }
