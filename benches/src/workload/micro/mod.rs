@@ -17,7 +17,7 @@ use super::{Message, write_number};
 use crate::recorder::Recorder;
 use crate::side::BenchError;
 
-/// Operations of one call of [`measured_operations`].
+/// Operations of one call of `measured_operations`.
 pub const OPERATIONS: usize = 512;
 
 /// A primitive that is measured alone.
@@ -111,7 +111,7 @@ pub fn timed_operations(primitive: &Primitive, samples: u64) -> Result<Recorder,
     Ok(recorder)
 }
 
-/// Calls the primitive of this name `runs` times [`OPERATIONS`] times; the instructions of [`measured_operations`] are
+/// Calls the primitive of this name `runs` times [`OPERATIONS`] times; the instructions of `measured_operations` are
 /// counted from outside.
 ///
 /// # Errors
