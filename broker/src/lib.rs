@@ -4,6 +4,8 @@
 //! the media driver. Layers, bottom up; a module imports only modules of lower layers:
 //!
 //! 0. [`id`]: numbers and names.
+//! 1. [`record`]: batches of records, as they are sent, stored and served.
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod record;
