@@ -5,7 +5,9 @@
 //!
 //! 0. [`id`]: numbers and names.
 //! 1. [`record`]: batches of records, as they are sent, stored and served.
+//! 3. [`partition`]: what is known of a partition.
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod partition;
 pub mod record;
