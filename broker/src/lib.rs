@@ -4,10 +4,12 @@
 //! the media driver. Layers, bottom up; a module imports only modules of lower layers:
 //!
 //! 0. [`id`]: numbers and names.
-//! 1. [`record`]: batches of records, as they are sent, stored and served.
+//! 1. [`record`]: batches of records, as they are sent, stored and served. [`storage`]: files, the only place that knows of a
+//!    file system.
 //! 3. [`partition`]: what is known of a partition.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod id;
 pub mod partition;
 pub mod record;
+pub mod storage;
