@@ -7,8 +7,10 @@
 //! 1. [`record`]: batches of records, as they are sent, stored and served. [`storage`]: files, the only place that knows of a
 //!    file system.
 //! 3. [`partition`]: what is known of a partition.
+//! 4. [`group`]: consumer groups.
 #![deny(unsafe_code)]
 
+pub mod group;
 pub mod id;
 pub mod partition;
 pub mod record;
