@@ -1,5 +1,5 @@
 //! Batches that real clients made, read byte for byte (kafka gateway, section 3). They were taken from the record builders of
-//! the clients, before any broker had touched them.
+//! the clients, before any broker had touched them, or were sent by a client to a broker that keeps bytes as they are.
 #![forbid(unsafe_code)]
 
 use fulmar::time::EpochMs;
@@ -36,6 +36,19 @@ const AIOKAFKA: &str = "000000000000000000000094ffffffff026f8e5c7800000000000100
      ffffffffffffffffff00000002ae0100000002618c013131313131313131313131313131313131313131313131313131\
      3131313131313131313131313131313131313131313131313131313131313131313131313131313131313131020a7472\
      6163650400011200d00f020262023200";
+
+/// librdkafka 2.16.0, idempotent, as its own mock cluster stored it at offset 0: "key" = "value" with headers h = v, n = null at ...123 ms;
+/// no key, "second" at ...100 ms; "k" without a value at ...456 ms.
+const LIBRDKAFKA: &str = "00000000000000000000005d00000000028de273d20000000000020000018bcfe5687b0000018bcfe569c80000000025\
+     942da0000000000000000000032a000000066b65790a76616c75650402680276026e0118002d02010c7365636f6e6400\
+     10009a0504026b0100";
+
+/// librdkafka 2.16.0, lz4, the same way: 20 times "key" = "value" repeated 20 times, one millisecond apart.
+const LIBRDKAFKA_LZ4: &str = "0000000000000000000000d10000000002a009a6100003000000130000018bcfe568000000018bcfe56813ffffffffff\
+     ffffffffffffffffff0000001404224d1860408291000000ff01dc01000000066b6579c80176616c756505004c6f00dc\
+     0100020270005b2f040470005b2f060670005b2f080870005b2f0a0a70005b2f0c0c70005b2f0e0e70005b2f10107000\
+     5b2f121270005b2f141470005b2f161670005b2f181870005b2f1a1a70005b2f1c1c70005b2f1e1e70005b2f20207000\
+     5b2f222270005b2f242470005b2f262670005350616c75650000000000";
 
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len())
@@ -143,11 +156,49 @@ fn a_compressed_batch_is_known_by_its_header() {
     assert_eq!(valid.max_timestamp(), EpochMs(1_700_000_000_019));
     assert!(valid.view().records().is_none());
     assert_eq!(valid.view().record_bytes()[..2], [0x1f, 0x8b]);
+
+    let bytes = self::bytes(LIBRDKAFKA_LZ4);
+    let valid = check(&bytes);
+    let header = valid.view().header();
+    assert_eq!(header.attributes.codec(), Some(Codec::Lz4));
+    assert_eq!((header.record_count, header.last_offset_delta), (20, 19));
+    assert_eq!(valid.max_timestamp(), EpochMs(1_700_000_000_019));
+    assert!(valid.view().records().is_none());
+    assert_eq!(valid.view().record_bytes()[..4], 0x184d_2204_u32.to_le_bytes());
+}
+
+#[test]
+fn an_idempotent_batch_of_librdkafka() {
+    let bytes = bytes(LIBRDKAFKA);
+    let valid = check(&bytes);
+    let header = valid.view().header();
+    assert_eq!(
+        (header.producer_id, header.producer_epoch),
+        (ProducerId(630468000), ProducerEpoch(0))
+    );
+    assert_eq!(
+        (header.base_sequence, header.last_sequence(), header.record_count),
+        (0, 2, 3)
+    );
+    assert_eq!(valid.max_timestamp(), EpochMs(1_700_000_000_456));
+    let records: Vec<_> = valid.view().records().unwrap().map(Result::unwrap).collect();
+    assert_eq!(
+        records[0].headers.collect::<Vec<_>>(),
+        [(&b"h"[..], Some(&b"v"[..])), (b"n", None)]
+    );
+    assert_eq!((records[1].key, records[1].value), (None, Some(&b"second"[..])));
+    assert_eq!((records[2].key, records[2].value), (Some(&b"k"[..]), None));
 }
 
 #[test]
 fn a_stored_batch_differs_from_the_sent_one_in_its_place_only() {
-    for hex in [KAFKA_PYTHON, KAFKA_PYTHON_GZIP, AIOKAFKA] {
+    for hex in [
+        KAFKA_PYTHON,
+        KAFKA_PYTHON_GZIP,
+        AIOKAFKA,
+        LIBRDKAFKA,
+        LIBRDKAFKA_LZ4,
+    ] {
         let sent = bytes(hex);
         let mut stored = sent.clone();
         BatchMut::parse(&mut stored)
