@@ -190,6 +190,23 @@ fn an_idempotent_batch_of_librdkafka() {
     assert_eq!((records[2].key, records[2].value), (Some(&b"k"[..]), None));
 }
 
+/// What the fuzzer starts from is these batches, behind the byte that has their checksums made to fit.
+#[test]
+fn the_seeds_of_the_fuzzer_are_these_batches() {
+    let seeds = [
+        ("kafka_python", KAFKA_PYTHON),
+        ("kafka_python_gzip", KAFKA_PYTHON_GZIP),
+        ("aiokafka", AIOKAFKA),
+        ("librdkafka", LIBRDKAFKA),
+        ("librdkafka_lz4", LIBRDKAFKA_LZ4),
+    ];
+    for (name, hex) in seeds {
+        let path = format!("{}/fuzz/seeds/record_batch/{name}", env!("CARGO_MANIFEST_DIR"));
+        let seed = std::fs::read(&path).unwrap();
+        assert_eq!(seed, [&[1], &*bytes(hex)].concat(), "{name}");
+    }
+}
+
 #[test]
 fn a_stored_batch_differs_from_the_sent_one_in_its_place_only() {
     for hex in [

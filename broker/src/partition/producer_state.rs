@@ -306,11 +306,12 @@ impl ProducerStates {
         let (Some(last_offset), Some(next_offset)) = (header.last_offset(), header.next_offset()) else {
             return;
         };
-        if last_offset < self.next_offset || header.attributes.is_control() || header.last_offset_delta < 0 {
+        let seen = header.base_offset < self.next_offset;
+        if seen || header.last_offset_delta < 0 || header.attributes.is_control() {
             return;
         }
         self.next_offset = next_offset;
-        if !header.has_producer() || header.base_sequence < 0 || header.base_offset.0 < 0 {
+        if !header.has_producer() || header.producer_epoch.0 < 0 || header.base_sequence < 0 {
             return;
         }
         let state = self.entry(header.producer_id, header.producer_epoch, now);
@@ -411,10 +412,10 @@ impl ProducerStates {
     }
 
     fn entry(&mut self, id: ProducerId, epoch: ProducerEpoch, now: EpochMs) -> &mut ProducerState {
-        if self.producers.len() >= self.limits.producers_max && !self.producers.contains_key(&id) {
+        if !self.producers.contains_key(&id) {
             // What is in the log has to be known, so nobody is protected from it; only open transactions stay, and there are no more
             // of those than `check` has let in.
-            self.displace();
+            while self.producers.len() >= self.limits.producers_max && self.displace() {}
         }
         let state = self.producers.entry(id).or_insert(ProducerState::new(epoch, now));
         state.last_append = state.last_append.max(now);
@@ -684,6 +685,43 @@ pub(super) mod tests {
             states.on_append(&header, NOW);
         }
         assert_eq!(states.next_offset(), Offset(12));
+        assert_eq!(states.get(ProducerId(1)).unwrap().batches().len(), 1);
+    }
+
+    #[test]
+    fn open_transactions_of_the_log_stay_beyond_the_bound_until_they_end() {
+        let mut states = ProducerStates::new(
+            ProducerLimits {
+                producers_max: 2,
+                ..LIMITS
+            },
+            Offset(0),
+        );
+        for id in 0..4 {
+            let header = BatchHeader {
+                base_offset: Offset(id),
+                ..transactional(batch(id, 0, 0, 1))
+            };
+            states.on_append(&header, NOW);
+        }
+        assert_eq!(states.iter().count(), 4);
+        for id in 0..4 {
+            let marker = Marker {
+                producer_id: ProducerId(id),
+                producer_epoch: ProducerEpoch(0),
+                coordinator_epoch: 0,
+            };
+            assert_eq!(states.on_marker(&marker, Offset(4 + id), NOW), Some(Offset(id)));
+        }
+        states.on_append(
+            &BatchHeader {
+                base_offset: Offset(8),
+                ..batch(9, 0, 0, 1)
+            },
+            NOW,
+        );
+        assert_eq!(states.iter().count(), 2);
+        assert!(states.get(ProducerId(9)).is_some());
     }
 
     #[test]
