@@ -504,6 +504,28 @@ impl Coordinator {
     }
 }
 
+#[cfg(test)]
+impl Coordinator {
+    /// Panics if a group is not right in itself, or what is kept of it outside differs.
+    pub(super) fn check(&self) {
+        let mut deadlines = BTreeSet::new();
+        for (id, group) in &self.groups {
+            assert_eq!(*id, group.id);
+            group.check(&self.settings);
+            deadlines.extend(group.timers.first().map(|at| (at, Arc::clone(id))));
+        }
+        assert_eq!(self.deadlines, deadlines);
+        assert_eq!(self.bytes, self.groups.values().map(Group::bytes).sum::<usize>());
+        assert!(self.bytes <= self.settings.max_bytes);
+        assert!(self.groups.len() <= self.settings.max_groups);
+    }
+
+    /// Every group and its generation.
+    pub(super) fn generations(&self) -> impl Iterator<Item = (Arc<str>, i32)> {
+        self.groups.values().map(|it| (Arc::clone(&it.id), it.generation))
+    }
+}
+
 /// The group a request is about, if it is about one.
 fn group_id(request: &Request) -> Option<&str> {
     match request {

@@ -538,7 +538,8 @@ impl Group {
 
     /// Makes a member's protocols those of its new join.
     fn update(&mut self, id: &Arc<str>, request: JoinRequest, cx: &Context<'_>) -> Result<(), GroupError> {
-        let size: usize = request.protocols.iter().map(protocol_bytes).sum();
+        let protocols: usize = request.protocols.iter().map(protocol_bytes).sum();
+        let size = protocols + request.client_id.len() + request.client_host.len();
         if size > cx.spare_bytes {
             return Err(GroupError::GroupMaxSizeReached);
         }
@@ -698,6 +699,68 @@ impl Group {
             protocol: self.protocol.clone(),
             assignment: assignment.unwrap_or_else(|| Arc::from([])),
         }
+    }
+}
+
+#[cfg(test)]
+impl Group {
+    /// Panics if what is kept twice differs, if a bound is broken, or if something is waited for without a timer.
+    pub(super) fn check(&self, settings: &Settings) {
+        let timed = |timer| self.timers.is_set(&timer);
+        let pending: usize = self.pending.iter().map(|it| pending_bytes(it)).sum();
+        assert_eq!(
+            self.member_bytes,
+            pending + self.members.values().map(Member::bytes).sum::<usize>()
+        );
+        assert_eq!(
+            self.assignment_bytes,
+            self.members.values().map(|it| it.assignment.len()).sum::<usize>()
+        );
+        assert!(self.members.len() <= settings.max_members_per_group);
+        assert!(self.pending.len() <= settings.max_pending_members_per_group);
+        assert!(self.offsets.len() + self.in_flight_offsets <= settings.max_offsets_per_group * 2);
+        assert!(self.offsets.len() <= settings.max_offsets_per_group);
+        for id in &self.pending {
+            assert!(timed(Timer::Pending(Arc::clone(id))) && !self.members.contains_key(id));
+        }
+        let mut support = BTreeMap::new();
+        let mut instances = BTreeMap::new();
+        for (id, member) in &self.members {
+            assert_eq!(*id, member.id);
+            let is_timed = timed(Timer::Session(Arc::clone(id)));
+            assert_eq!(
+                is_timed,
+                !member.is_waiting() || (member.is_new && member.held_join.is_some())
+            );
+            assert!(member.held_join.is_none() || self.state == GroupState::PreparingRebalance);
+            assert!(member.held_sync.is_none() || self.state == GroupState::CompletingRebalance);
+            member
+                .protocols
+                .iter()
+                .for_each(|it| *support.entry(it.name.clone()).or_insert(0) += 1);
+            instances.extend(member.instance_id.clone().map(|it| (it, Arc::clone(id))));
+        }
+        assert_eq!(self.support, support);
+        assert_eq!(self.instances, instances);
+        let is_shared = support.values().any(|count| *count == self.members.len());
+        assert!(is_shared || self.members.is_empty());
+        let has_members = !matches!(self.state, GroupState::Empty | GroupState::Dead);
+        assert_eq!(has_members, !self.members.is_empty());
+        assert_eq!(
+            has_members,
+            self.leader
+                .as_ref()
+                .is_some_and(|it| self.members.contains_key(it))
+        );
+        assert_eq!(
+            timed(Timer::Rebalance),
+            self.state == GroupState::PreparingRebalance
+        );
+        if self.state == GroupState::CompletingRebalance {
+            assert!(timed(Timer::Sync) || self.is_assigning);
+        }
+        assert!(self.awaiting_sync.iter().all(|it| self.members.contains_key(it)));
+        assert!(!self.is_vacant(), "forgotten at once");
     }
 }
 

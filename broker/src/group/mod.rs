@@ -29,6 +29,8 @@ mod error;
 
 mod member;
 mod membership;
+#[cfg(test)]
+mod model;
 mod offsets;
 mod outbox;
 mod rebalance;

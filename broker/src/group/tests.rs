@@ -1555,20 +1555,25 @@ fn offsets_expire_when_the_group_has_been_empty_for_the_retention_and_the_group_
 #[test]
 fn offsets_without_membership_expire_by_their_commit_and_by_a_retention_of_their_own() {
     let mut bench = Bench::new();
-    let own = OffsetCommitRequest {
-        api_version: 2,
-        retention_ms: 60_000,
-        partitions: vec![at("own", 0, 1)],
-        ..commit("", -1)
-    };
-    let token = bench.send(Request::OffsetCommit(own));
-    assert_eq!(bench.committed(token), None);
+    for (topic, retention_ms) in [("own", 60_000), ("forever", i64::MAX)] {
+        let own = OffsetCommitRequest {
+            api_version: 2,
+            retention_ms,
+            partitions: vec![at(topic, 0, 1)],
+            ..commit("", -1)
+        };
+        let token = bench.send(Request::OffsetCommit(own));
+        assert_eq!(bench.committed(token), None);
+    }
     assert_eq!(bench.commits("", -1, 5), None);
+    let topics = |bench: &mut Bench| {
+        let left = bench.fetch(None);
+        left.into_iter().map(|it| it.topic).collect::<Vec<_>>()
+    };
     bench.pass(11 * 60_000);
-    let left = bench.fetch(None);
-    assert_eq!(left.iter().map(|it| it.topic.as_str()).collect::<Vec<_>>(), ["t"]);
+    assert_eq!(topics(&mut bench), ["forever", "t"]);
     bench.pass(7 * DAY_MS);
-    assert_eq!(bench.fetch(None), []);
+    assert_eq!(topics(&mut bench), ["forever"]);
 }
 
 #[test]
