@@ -1023,6 +1023,10 @@ impl Agent for Pinned {
         self.agent.do_work(now)
     }
 
+    fn last_look(&mut self) -> usize {
+        self.agent.last_look()
+    }
+
     fn next_deadline(&self) -> NanoTime {
         self.agent.next_deadline()
     }

@@ -521,7 +521,7 @@ impl Agent for Conductor {
         if work > 0 {
             self.visits.wake_all();
         }
-        work += self.visit_streams(work);
+        work += self.visit_streams();
         work += self.sender.flush() + self.receiver.flush();
         self.track_cycle_time(now.nanos, work);
         if self.termination_allowed {
@@ -530,6 +530,10 @@ impl Agent for Conductor {
             return Err(AgentError::Terminate);
         }
         Ok(work)
+    }
+
+    fn last_look(&mut self) -> usize {
+        self.visits.last_look()
     }
 
     fn next_deadline(&self) -> NanoTime {

@@ -19,14 +19,6 @@ pub(super) struct Visits {
     is_stale: bool,
 }
 
-/// How many of each are awake.
-#[derive(Clone, Copy, Debug, Default)]
-struct Awake {
-    publications: usize,
-    network_publications: usize,
-    images: usize,
-}
-
 impl Visits {
     /// From the next pass on all streams are awake.
     pub(super) fn wake_all(&mut self) {
@@ -41,31 +33,21 @@ impl Visits {
         self.is_stale = true;
     }
 
-    fn awake(&self) -> Awake {
-        Awake {
-            publications: self.publications.awake(),
-            network_publications: self.network_publications.awake(),
-            images: self.images.awake(),
-        }
-    }
-
     fn look_at_some(&mut self) {
         self.publications.look_at_some();
         self.network_publications.look_at_some();
         self.images.look_at_some();
     }
 
-    fn look_at_the_others(&mut self) -> bool {
-        let publications = self.publications.look_at_the_others();
-        let network_publications = self.network_publications.look_at_the_others();
-        let images = self.images.look_at_the_others();
-        publications || network_publications || images
+    /// Wakes those that have news, before the conductor waits; how many.
+    pub(super) fn last_look(&mut self) -> usize {
+        self.publications.look_at_all() + self.network_publications.look_at_all() + self.images.look_at_all()
     }
 }
 
 impl Conductor {
-    /// The streams' part of a duty cycle in which so much else was done.
-    pub(super) fn visit_streams(&mut self, work_so_far: usize) -> usize {
+    /// The streams' part of a duty cycle.
+    pub(super) fn visit_streams(&mut self) -> usize {
         if core::mem::take(&mut self.visits.is_stale) {
             self.visits.publications.reset(self.publications.len());
             self.visits
@@ -75,31 +57,14 @@ impl Conductor {
         } else {
             self.visits.look_at_some();
         }
-        let mut work = self.visit(Awake::default());
-        if work + work_so_far == 0 {
-            // Before the cycle is said to have found nothing.
-            let seen = self.visits.awake();
-            if self.visits.look_at_the_others() {
-                work += self.visit(seen);
-            }
-        }
-        work
-    }
-
-    /// Visits those that are awake, but for the first so many.
-    fn visit(&mut self, seen: Awake) -> usize {
-        let mut work = self.track_images(seen.images);
+        let mut work = self.track_images();
         let Visits {
             publications,
             network_publications,
             ..
         } = &mut self.visits;
-        work += visit_list(publications, &mut self.publications, seen.publications);
-        work += visit_list(
-            network_publications,
-            &mut self.network_publications,
-            seen.network_publications,
-        );
+        work += visit_list(publications, &mut self.publications);
+        work += visit_list(network_publications, &mut self.network_publications);
         work
     }
 }
@@ -162,11 +127,11 @@ impl Visited for NetworkPublication {
     }
 }
 
-/// Visits those of a list that are awake, but for the first `seen`.
+/// Visits those of a list that are awake.
 #[inline]
-fn visit_list<P: Visited>(list: &mut Resting<P::Watch>, all: &mut [P], seen: usize) -> usize {
+fn visit_list<P: Visited>(list: &mut Resting<P::Watch>, all: &mut [P]) -> usize {
     let mut work = 0;
-    for at in seen..list.awake() {
+    for at in 0..list.awake() {
         let Some(index) = list.member(at) else { break };
         let Some(publication) = all.get_mut(index) else {
             continue;

@@ -637,20 +637,6 @@ impl ReceiveEndpoint {
             self.resting.wake(place);
         }
         self.resting.look_at_some();
-        let mut work = self.send_pending_of(cx, 0);
-        if work == 0 {
-            // Before the pass is said to have found nothing.
-            let seen = self.resting.awake();
-            if self.resting.look_at_the_others() {
-                work = self.send_pending_of(cx, seen);
-            }
-        }
-        self.deadlines.settle();
-        work
-    }
-
-    /// The images that are awake, but for the first so many.
-    fn send_pending_of(&mut self, cx: &mut ReceiveContext<'_>, seen: usize) -> usize {
         let Self {
             images,
             transports,
@@ -664,7 +650,7 @@ impl ReceiveEndpoint {
             counters: cx.counters,
         };
         let mut work = 0;
-        for at in seen..resting.awake() {
+        for at in 0..resting.awake() {
             let Some(place) = resting.member(at) else { break };
             let Some(image) = images.get_mut(place).and_then(Option::as_mut) else {
                 // Nobody is there until images change, which wakes all.
@@ -682,7 +668,13 @@ impl ReceiveEndpoint {
         }
         resting.end_pass();
         sink.flush();
+        deadlines.settle();
         work
+    }
+
+    /// Wakes images that have news, before the agent waits; how many.
+    pub fn last_look(&mut self) -> usize {
+        self.resting.look_at_all()
     }
 
     /// Forgets requests that were not answered, and repeats those to explicit control addresses. Returns the work done.

@@ -231,6 +231,10 @@ impl Agent for ReceiverAgent {
         Ok(work)
     }
 
+    fn last_look(&mut self) -> usize {
+        self.routes.round().map(|endpoint| endpoint.last_look()).sum()
+    }
+
     fn on_close(&mut self) {
         for endpoint in self.routes.round() {
             endpoint.release();

@@ -328,15 +328,6 @@ impl SenderAgent {
             self.visit(now, at, &mut pass);
         }
         self.resting.end_pass();
-        if pass.bytes == 0 {
-            // Before the pass is said to have found nothing.
-            let seen = self.resting.awake();
-            self.resting.look_at_the_others();
-            for at in seen..self.resting.awake() {
-                self.visit(now, at, &mut pass);
-            }
-            self.resting.end_pass();
-        }
         self.deadlines.settle();
         self.has_failed = false;
         for at in self.used.drain(..) {
@@ -519,6 +510,10 @@ impl Agent for SenderAgent {
         self.check_resolution(now);
         self.was_idle = work == 0;
         Ok(work)
+    }
+
+    fn last_look(&mut self) -> usize {
+        self.resting.look_at_all()
     }
 
     fn on_close(&mut self) {

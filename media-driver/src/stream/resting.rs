@@ -1,13 +1,14 @@
 //! Which members of a list an agent visits in a duty cycle: those that are awake. The others rest; of each, one look at
-//! a few shared words says whether it has news, and a cycle that is busy with others looks at 64 of them only.
+//! a few shared words says whether it has news.
 //!
 //! ```text
 //! awake --- QUIET_VISITS visits without anything to do ---> resting
 //!   ^-------- news, a deadline, or whatever else concerns it --'
 //! ```
 //!
-//! A cycle that found nothing else to do looks at every member before it says so. So no wait begins while a member has
-//! news, and a busy agent learns of them after as many cycles as there are times 64 members.
+//! Each cycle looks at 64 of them, and the last look before a wait at every one
+//! ([`last_look`](fulmar::agent::Agent::last_look)). So no wait begins while a member has news, and an agent that does not
+//! wait learns of them after as many cycles as there are times 64 members.
 #![forbid(unsafe_code)]
 
 use fulmar::log::LogBuffers;
@@ -104,16 +105,13 @@ impl<W: Watch> Resting<W> {
         self.look_at(self.next);
     }
 
-    /// Looks at all members but for those of [`Self::look_at_some`], and wakes those that have news; whether there are
-    /// any.
-    #[inline]
-    pub fn look_at_the_others(&mut self) -> bool {
+    /// Looks at all members and wakes those that have news; how many it woke.
+    pub fn look_at_all(&mut self) -> usize {
         let before = self.awake.len();
-        let looked_at = self.next;
-        for word in (0..self.resting.len()).filter(|word| *word != looked_at) {
+        for word in 0..self.resting.len() {
             self.look_at(word);
         }
-        self.awake.len() > before
+        self.awake.len() - before
     }
 
     #[inline]
@@ -250,10 +248,9 @@ mod tests {
         assert_eq!(quiet_pass(&mut list, &flags).len(), 200);
         assert_eq!(list.awake(), 0);
         list.look_at_some();
-        assert!(!list.look_at_the_others());
+        assert_eq!(list.look_at_all(), 0);
         flags[150].set(true);
-        list.look_at_some();
-        assert!(list.look_at_the_others() || list.awake() == 1);
+        assert_eq!(list.look_at_all(), 1);
         flags[150].set(false);
         // It had news lately: it rests only after a while.
         for _ in 0..QUIET_VISITS {
@@ -305,6 +302,6 @@ mod tests {
         assert!(!list.is_tired(0, false));
         assert_eq!(list.member(0), None);
         list.look_at_some();
-        assert!(!list.look_at_the_others());
+        assert_eq!(list.look_at_all(), 0);
     }
 }

@@ -44,6 +44,13 @@ pub trait Agent {
     /// [`AgentError::Terminate`] ends the run, [`AgentError::Failed`] is reported and the run goes on.
     fn do_work(&mut self, now: Now) -> Result<usize, AgentError>;
 
+    /// What a cycle that found nothing may have left out because it is only needed before a wait: a look at everything
+    /// that can have changed without a sign. The count of what it found, which the next cycle works on. Whoever waits
+    /// after a cycle without work calls it first.
+    fn last_look(&mut self) -> usize {
+        0
+    }
+
     /// The earliest time at which a cycle without new input has work to do. A runner may sleep until then, a
     /// simulator may jump.
     fn next_deadline(&self) -> NanoTime;
@@ -63,6 +70,10 @@ impl<A: Agent + ?Sized> Agent for Box<A> {
 
     fn do_work(&mut self, now: Now) -> Result<usize, AgentError> {
         (**self).do_work(now)
+    }
+
+    fn last_look(&mut self) -> usize {
+        (**self).last_look()
     }
 
     fn next_deadline(&self) -> NanoTime {

@@ -59,7 +59,8 @@ impl Composite {
         self.agents.len()
     }
 
-    /// A turn of one agent alone, for a scheduler that has its own order.
+    /// A turn of one agent alone, for a scheduler that has its own order and may wait after any turn: with the agent's
+    /// last look, if the cycle found nothing.
     ///
     /// # Errors
     /// What the agent answers.
@@ -67,7 +68,11 @@ impl Composite {
     /// # Panics
     /// If there is no agent of this index.
     pub fn turn(&mut self, index: usize, now: Now) -> Result<usize, AgentError> {
-        self.agents[index].do_work(now)
+        let agent = &mut self.agents[index];
+        match agent.do_work(now)? {
+            0 => Ok(agent.last_look()),
+            work => Ok(work),
+        }
     }
 
     /// The next deadline of one agent.
@@ -108,6 +113,10 @@ impl Agent for Composite {
             }
         }
         failure.map_or(Ok(work), Err)
+    }
+
+    fn last_look(&mut self) -> usize {
+        self.agents.iter_mut().map(|agent| agent.last_look()).sum()
     }
 
     fn next_deadline(&self) -> NanoTime {

@@ -8,7 +8,13 @@ use crate::time::{NanoTime, Now};
 pub struct AgentInvoker<A: Agent> {
     agent: A,
     state: State,
+    /// When a cycle without work is followed by a last look again.
+    next_look: Option<NanoTime>,
 }
+
+/// Whether the caller waits between two cycles is not known, so that cycles without work have their last look; those that
+/// follow each other closely share one per this time, ns.
+const LOOK_INTERVAL_NS: i64 = 50_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -23,6 +29,7 @@ impl<A: Agent> AgentInvoker<A> {
         Self {
             agent,
             state: State::New,
+            next_look: None,
         }
     }
 
@@ -38,12 +45,21 @@ impl<A: Agent> AgentInvoker<A> {
         self.agent.on_start(now).inspect_err(|_| self.close())
     }
 
-    /// One duty cycle, starting the agent if need be. A closed invoker does no work.
+    /// One duty cycle, starting the agent if need be; now and then, if it finds nothing, a last look and what that finds. A
+    /// closed invoker does no work.
     ///
     /// # Errors
     /// What the agent answers; after [`AgentError::Terminate`] it is closed.
     pub fn invoke(&mut self, now: Now) -> Result<usize, AgentError> {
         self.start(now)?;
+        let work = self.invoke_with(|agent| agent.do_work(now))?;
+        if work > 0 || self.next_look.is_some_and(|time| !time.is_due(now.nanos)) {
+            return Ok(work);
+        }
+        self.next_look = Some(now.nanos.plus_nanos(LOOK_INTERVAL_NS));
+        if self.invoke_with(|agent| Ok(agent.last_look()))? == 0 {
+            return Ok(0);
+        }
         self.invoke_with(|agent| agent.do_work(now))
     }
 

@@ -201,7 +201,7 @@ impl<A: Agent> Run<A> {
         }
         while !self.stop.load(Ordering::Acquire) {
             let now = self.clock.now();
-            let work = match self.agent.do_work(now) {
+            let mut work = match self.agent.do_work(now) {
                 Ok(work) => work,
                 Err(AgentError::Terminate) => return RunnerExit::Terminated,
                 Err(error) => {
@@ -210,6 +210,9 @@ impl<A: Agent> Run<A> {
                     0
                 }
             };
+            if self.idle.may_wait(work) {
+                work += self.agent.last_look();
+            }
             let deadline = if self.idle.may_wait(work) {
                 self.agent.next_deadline()
             } else {
