@@ -19,7 +19,7 @@ use crate::log::descriptor::FRAME_ALIGNMENT;
 use crate::log::frame::word_length;
 use crate::log::metadata::producer_position;
 use crate::log::{
-    Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, Slot, scan_block, scan_fragments,
+    Action as Scan, FrameView, HeaderWord, LogBuffers, Payload, Slot, Term, scan_block, scan_fragments,
 };
 use crate::memory::View;
 use crate::sync::{AtomicBool, AtomicU32, Ordering, spin_loop};
@@ -159,10 +159,15 @@ pub struct Block<'a> {
 // Not in a cache line with what other threads write.
 #[repr(align(128))]
 pub struct Image {
+    position: i64,
+    /// Where the term that holds the position begins, bytes from the start of the stream. A position at its end may be
+    /// that of the term before.
+    term_begin: i64,
+    /// That term, so that a poll that finds nothing touches the image and the log, and nothing on the way between them.
+    term: Term<View>,
+    stream: Stream,
     shared: Arc<ImageShared>,
     client: Client,
-    position: i64,
-    stream: Stream,
     assembler: Assembler,
     moderation: Moderation,
 }
@@ -193,10 +198,13 @@ impl Drop for Progress<'_> {
 impl Image {
     pub(super) fn new(shared: Arc<ImageShared>, client: Client) -> Self {
         let log = &shared.log;
+        let (shape, position) = (log.shape(), shared.info.join_position);
         Image {
-            position: shared.info.join_position,
+            position,
+            term_begin: position - i64::from(shape.offset(position)),
+            term: log.term(shape.partition(position)).clone(),
             stream: Stream {
-                shape: log.shape(),
+                shape,
                 session_id: log.session_id(),
                 stream_id: log.stream_id(),
             },
@@ -295,8 +303,8 @@ impl Image {
         }
         let start = self.position;
         let index = self.stream.shape.partition(start);
-        let offset = self.stream.shape.offset(start);
-        let term = self.shared.log.term(index);
+        let offset = self.term_offset();
+        let term = &self.term;
         let first = term.slot(offset as u32 as usize);
         // SYNC frame-length: the header is complete once this is positive.
         if !self.is_in_place(first, first.load_acquire(HeaderWord::Length)) {
@@ -343,13 +351,9 @@ impl Image {
         }
         let shape = self.stream.shape;
         let start = self.position;
-        let offset = shape.offset(start);
+        let offset = self.term_offset();
         // Most polls of a waiting reader end here, so nothing else comes before.
-        let next = self
-            .shared
-            .log
-            .term(shape.partition(start))
-            .slot(offset as u32 as usize);
+        let next = self.term.slot(offset as u32 as usize);
         // SYNC frame-length: the header is complete once this is positive.
         let mut word = next.load_acquire(HeaderWord::Length);
         let mut looks = 1;
@@ -364,7 +368,7 @@ impl Image {
         if !self.shared.is_readable() {
             return 0;
         }
-        let term_begin = start - i64::from(offset);
+        let term_begin = self.term_begin;
         let term_length = i64::from(shape.term_length());
         let published = || producer_position(self.shared.log.metadata(), shape);
         let limit_position = limit_position.min(self.moderation.bound(start, published));
@@ -379,7 +383,7 @@ impl Image {
         let stream = &self.stream;
         let assembler = &mut self.assembler;
         let shared = &*self.shared;
-        let term = self.shared.log.term(shape.partition(start));
+        let term = &self.term;
         let mut progress = Progress {
             shared,
             position: &mut self.position,
@@ -422,14 +426,27 @@ impl Image {
         for _ in 0..Moderation::PROBE {
             spin_loop();
         }
-        let shape = self.stream.shape;
-        let next = self
-            .shared
-            .log
-            .term(shape.partition(self.position))
-            .slot(shape.offset(self.position) as u32 as usize);
+        let offset = self.term_offset();
+        let next = self.term.slot(offset as u32 as usize);
         let found = word_length(next.load_relaxed(HeaderWord::Length)) > 0;
         self.moderation.after_probe(found);
+    }
+
+    /// The position's offset in [`Self::term`], which is the one that begins there if another one ends there.
+    #[inline(always)]
+    fn term_offset(&mut self) -> i32 {
+        if self.position - self.term_begin >= i64::from(self.stream.shape.term_length()) {
+            self.enter_term();
+        }
+        (self.position - self.term_begin) as i32
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_term(&mut self) {
+        let shape = self.stream.shape;
+        self.term_begin = self.position - i64::from(shape.offset(self.position));
+        self.term = self.shared.log.term(shape.partition(self.position)).clone();
     }
 
     /// Whether the frame in the slot of the position, if there is one with this length word, is the one that was
