@@ -150,7 +150,8 @@ impl ReceiveBatch {
     }
 
     /// Whether every buffer is in use.
-    pub(super) fn is_full(&self) -> bool {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         self.length == self.slots.len()
     }
 

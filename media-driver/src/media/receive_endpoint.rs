@@ -78,6 +78,10 @@ impl fmt::Debug for ReceiveContext<'_> {
     }
 }
 
+/// So much is received before feedback and timers have their turn, bytes: several times what a sender in the same thread
+/// sends in its turn.
+const RECEIVE_BYTES: usize = 256 << 10;
+
 /// What one pass over the sockets of an endpoint brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
@@ -370,13 +374,19 @@ impl ReceiveEndpoint {
         true
     }
 
-    /// Receives once from each transport.
+    /// Receives from each transport, batch by batch while they come back full, but not much more than
+    /// [`RECEIVE_BYTES`] in all.
     pub fn receive(&mut self, cx: &mut ReceiveContext<'_>, batch: &mut ReceiveBatch) -> Received {
         let mut received = Received::default();
         for index in 0..self.transports.len() {
-            let outcome = self.receive_from(cx, index, batch);
-            received.bytes += outcome.bytes;
-            received.is_full |= outcome.is_full;
+            let is_full = loop {
+                let outcome = self.receive_from(cx, index, batch);
+                received.bytes += outcome.bytes;
+                if !batch.is_full() || outcome.bytes == 0 || received.bytes >= RECEIVE_BYTES {
+                    break outcome.is_full;
+                }
+            };
+            received.is_full |= is_full;
         }
         self.flush(cx);
         received

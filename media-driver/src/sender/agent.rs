@@ -30,6 +30,11 @@ const POLLS_MAX: usize = 4;
 /// pause, and a look costs as much as the rest of such a cycle.
 const CONTROL_LOOK_INTERVAL_NS: i64 = 10_000;
 
+/// A pass ends when it has sent so much, and the next one goes on with the publications that are left, bytes: half of what
+/// a socket takes by default. More at once, of many publications together, is lost where the receiver has its turn in
+/// the same thread.
+const PASS_BYTES: usize = 64 << 10;
+
 /// Timers of idle streams are rounded up to a multiple of this, so that one wake-up serves many streams, ns.
 const TIMER_GRID_NS: i64 = 4_000_000;
 
@@ -326,6 +331,10 @@ impl SenderAgent {
         let mut pass = Pass::default();
         for at in self.order.pass(self.resting.awake()) {
             self.visit(now, at, &mut pass);
+            if pass.bytes >= PASS_BYTES {
+                self.order.cut_after(at);
+                break;
+            }
         }
         self.resting.end_pass();
         self.deadlines.settle();
