@@ -43,14 +43,23 @@ const WATCHED_PROCESSES_MAX: usize = 1024;
 /// make room for new ones.
 pub(super) const CLIENTS_OF_PROCESS_MAX: usize = 1024;
 
+/// A log on disk.
+#[derive(Clone, Copy, Debug)]
+struct LogSpace {
+    /// Its full length, bytes.
+    length: u64,
+    /// How much of it the file system had given when it was last asked, bytes.
+    allocated: u64,
+}
+
 /// Owns every slow system call of the driver.
 pub struct ResourceAgent {
     directory: Arc<dyn Directory>,
     context: DriverContext,
     commands: Lane<ResourceCommand>,
     events: Lane<ResourceEvent>,
-    /// Logs on disk and their full lengths.
-    logs: BTreeMap<String, u64>,
+    /// Logs on disk by their paths.
+    logs: BTreeMap<String, LogSpace>,
     pub(super) watched: Watches,
     pub(super) watched_max: usize,
     next_watch: NanoTime,
@@ -370,7 +379,8 @@ impl ResourceAgent {
                 text: format!("log {path} can not be initialised: {error}"),
             }
         })?;
-        self.logs.insert(path.clone(), length);
+        let space = LogSpace { length, allocated: 0 };
+        self.logs.insert(path.clone(), space);
         Ok(CreatedLog { log, path })
     }
 
@@ -407,7 +417,11 @@ impl ResourceAgent {
     /// The limit on all logs together; unlike the check of the file system it is about what is promised, not given.
     fn check_budget(&self, needed: u64) -> Result<(), ResourceError> {
         let budget = self.context.log_budget;
-        let held = self.logs.values().copied().fold(0, u64::saturating_add);
+        let held = self
+            .logs
+            .values()
+            .map(|log| log.length)
+            .fold(0, u64::saturating_add);
         if budget == 0 || needed <= budget.saturating_sub(held) {
             return Ok(());
         }
@@ -427,33 +441,44 @@ impl ResourceAgent {
             key: "usable space not known",
             text: format!("usable space of {} is not known: {error}", self.directory.path()),
         })?;
-        let promised = self
-            .logs
-            .iter()
-            .map(|(path, length)| {
-                // A file that is gone, or can not be read, will not be given any more.
-                let allocated = self.directory.allocated_length(path);
-                allocated.map_or(0, |allocated| length.saturating_sub(allocated))
-            })
-            .fold(0u64, u64::saturating_add);
-        match check(
-            usable,
-            promised,
-            needed,
-            self.context.low_file_store_warning_threshold,
-        ) {
+        let warn_at = self.context.low_file_store_warning_threshold;
+        let mut outcome = check(usable, self.promised(), needed, warn_at);
+        if outcome != StorageCheck::Enough {
+            self.look_at_logs();
+            outcome = check(usable, self.promised(), needed, warn_at);
+        }
+        match outcome {
             StorageCheck::Enough => Ok(()),
             StorageCheck::Low => {
                 self.emit(ResourceEvent::Warning {
                     text: format!(
                         "space is running low in {}: at or below the threshold of {} bytes",
                         self.directory.path(),
-                        self.context.low_file_store_warning_threshold
+                        warn_at
                     ),
                 });
                 Ok(())
             }
             StorageCheck::Insufficient { available } => Err(self.no_space(needed, available)),
+        }
+    }
+
+    /// What live logs may still be given, bytes; not less than that, as what they have is what they had when it was last
+    /// looked at.
+    fn promised(&self) -> u64 {
+        let promises = self
+            .logs
+            .values()
+            .map(|log| log.length.saturating_sub(log.allocated));
+        promises.fold(0, u64::saturating_add)
+    }
+
+    /// Asks the system what each log has been given. That takes long where there are many, so it is not done for every
+    /// new one.
+    fn look_at_logs(&mut self) {
+        for (path, log) in &mut self.logs {
+            // A file that is gone, or can not be read, will not be given any more.
+            log.allocated = self.directory.allocated_length(path).unwrap_or(log.length);
         }
     }
 
