@@ -11,8 +11,10 @@ pub const LENGTH_MAX_64: usize = 10;
 #[inline]
 #[must_use]
 pub fn read_i32(bytes: &mut &[u8]) -> Option<i32> {
-    let raw = read_unsigned(bytes, LENGTH_MAX_32, u64::from(u32::MAX))?;
+    let mut rest = *bytes;
+    let raw = read_unsigned(&mut rest, LENGTH_MAX_32)?;
     let raw = u32::try_from(raw).ok()?;
+    *bytes = rest;
     Some((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
 }
 
@@ -20,12 +22,12 @@ pub fn read_i32(bytes: &mut &[u8]) -> Option<i32> {
 #[inline]
 #[must_use]
 pub fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
-    let raw = read_unsigned(bytes, LENGTH_MAX_64, u64::MAX)?;
+    let raw = read_unsigned(bytes, LENGTH_MAX_64)?;
     Some((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
 }
 
 #[inline]
-fn read_unsigned(bytes: &mut &[u8], length_max: usize, max: u64) -> Option<u64> {
+fn read_unsigned(bytes: &mut &[u8], length_max: usize) -> Option<u64> {
     let mut value = 0_u64;
     for (at, &byte) in bytes.iter().take(length_max).enumerate() {
         let bits = u64::from(byte & 0x7f);
@@ -36,9 +38,6 @@ fn read_unsigned(bytes: &mut &[u8], length_max: usize, max: u64) -> Option<u64> 
         }
         value |= shifted;
         if byte & 0x80 == 0 {
-            if value > max {
-                return None;
-            }
             *bytes = bytes.get(at + 1..)?;
             return Some(value);
         }
@@ -129,7 +128,8 @@ mod tests {
             assert_eq!(rest, bytes);
         }
         // The fifth byte of a 32-bit value has room for four bits, the tenth of a 64-bit value for one.
-        assert_eq!(read_i32(&mut &[0xff, 0xff, 0xff, 0xff, 0x10][..]), None);
+        let mut rest = &[0xff, 0xff, 0xff, 0xff, 0x10][..];
+        assert_eq!((read_i32(&mut rest), rest.len()), (None, 5));
         let mut wide = [0xff; 10];
         wide[9] = 0x02;
         assert_eq!(read_i64(&mut &wide[..]), None);
