@@ -723,6 +723,13 @@ impl Group {
         for id in &self.pending {
             assert!(timed(Timer::Pending(Arc::clone(id))) && !self.members.contains_key(id));
         }
+        let sessions = self
+            .members
+            .keys()
+            .filter(|it| timed(Timer::Session(Arc::clone(it))));
+        let others = usize::from(timed(Timer::Rebalance)) + usize::from(timed(Timer::Sync));
+        let known = sessions.count() + self.pending.len() + others;
+        assert_eq!(self.timers.len(), known, "a timer of somebody who is gone");
         let mut support = BTreeMap::new();
         let mut instances = BTreeMap::new();
         for (id, member) in &self.members {
@@ -759,6 +766,8 @@ impl Group {
         if self.state == GroupState::CompletingRebalance {
             assert!(timed(Timer::Sync) || self.is_assigning);
         }
+        let may_sync = matches!(self.state, GroupState::CompletingRebalance | GroupState::Stable);
+        assert!(may_sync || (!timed(Timer::Sync) && self.awaiting_sync.is_empty()));
         assert!(self.awaiting_sync.iter().all(|it| self.members.contains_key(it)));
         assert!(!self.is_vacant(), "forgotten at once");
     }

@@ -460,10 +460,20 @@ impl World {
         self.nonces.clear();
     }
 
+    /// A coordinator that has read the log, as it was written or compacted: the newest value of each key, in any order.
     fn rebuilt(&self) -> Coordinator {
         let mut fresh = Coordinator::new(self.settings.clone());
-        for record in &self.log {
-            assert_eq!(fresh.restore(&record.key, record.value.as_deref()), Ok(()));
+        if self.tokens.is_multiple_of(2) {
+            let newest = self.log.iter().map(|it| (&it.key, &it.value));
+            for (key, value) in newest.collect::<BTreeMap<_, _>>() {
+                if let Some(value) = value {
+                    assert_eq!(fresh.restore(key, Some(value)), Ok(()));
+                }
+            }
+        } else {
+            for record in &self.log {
+                assert_eq!(fresh.restore(&record.key, record.value.as_deref()), Ok(()));
+            }
         }
         fresh.on_loaded(self.now());
         fresh

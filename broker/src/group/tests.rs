@@ -1098,7 +1098,10 @@ fn a_member_that_is_not_heard_of_for_a_session_timeout_is_removed() {
 
 #[test]
 fn a_held_join_counts_as_alive() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(Settings {
+        new_member_join_timeout_ms: 20_000,
+        ..settings()
+    });
     let (leader, follower) = bench.stable_two();
     let token = bench.join(JoinRequest {
         member_id: leader,
@@ -1597,6 +1600,38 @@ fn offsets_of_topics_no_longer_subscribed_expire_in_a_stable_group() {
     }
     let left = bench.fetch(None);
     assert_eq!(left.iter().map(|it| it.topic.as_str()).collect::<Vec<_>>(), ["t"]);
+}
+
+#[test]
+fn a_commit_on_its_way_is_not_lost_to_the_expiry_of_the_one_before() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.commits("", -1, 5), None);
+    bench.pass(7 * DAY_MS - 60_000);
+    bench.acknowledges = false;
+    let token = bench.commit_of("", -1, 6);
+    bench.pass(11 * 60_000);
+    bench.acknowledge(true);
+    assert_eq!(bench.committed(token), None);
+    assert_eq!(bench.offset(), 6);
+    let mut bench = bench.restarted(settings());
+    assert_eq!(bench.offset(), 6);
+}
+
+#[test]
+fn a_member_that_left_does_not_disturb_the_group_when_its_session_would_have_ended() {
+    let mut bench = Bench::new();
+    let (leader, follower) = bench.stable_two();
+    bench.pass(5_000);
+    assert_eq!(bench.leave(&[(&follower, None)]), [None]);
+    let token = bench.join(JoinRequest {
+        member_id: leader.clone(),
+        ..joiner("one")
+    });
+    assert_eq!(bench.joined(token).generation, 3);
+    let token = bench.sync(&leader, 3, &[]);
+    assert!(bench.synced(token).is_ok());
+    bench.pass(6_000);
+    assert_eq!(bench.beat(&leader, 3), None);
 }
 
 // Administration (5.3, 9.2).

@@ -56,6 +56,12 @@ impl Timers {
     pub(super) fn is_set(&self, timer: &Timer) -> bool {
         self.by_timer.contains_key(timer)
     }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        assert_eq!(self.by_timer.len(), self.by_time.len());
+        self.by_timer.len()
+    }
 }
 
 #[cfg(test)]
