@@ -69,6 +69,61 @@ impl Add<Duration> for NanoTime {
     }
 }
 
+/// A moment in UTC by the Gregorian calendar, also before that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Utc {
+    /// Year; 0 is the one before 1.
+    pub year: i64,
+    /// Month, 1 to 12.
+    pub month: i64,
+    /// Day of the month, 1 to 31.
+    pub day: i64,
+    /// Hour, 0 to 23.
+    pub hour: i64,
+    /// Minute, 0 to 59.
+    pub minute: i64,
+    /// Second, 0 to 59: leap seconds are not counted.
+    pub second: i64,
+    /// Millisecond, 0 to 999.
+    pub milli: i64,
+}
+
+impl EpochMs {
+    /// Date and time of day.
+    #[must_use]
+    pub fn utc(self) -> Utc {
+        const DAY_MS: i64 = 86_400_000;
+        let in_day = self.0.rem_euclid(DAY_MS);
+        let (year, month, day) = civil_date(self.0.div_euclid(DAY_MS));
+        Utc {
+            year,
+            month,
+            day,
+            hour: in_day / 3_600_000,
+            minute: in_day / 60_000 % 60,
+            second: in_day / 1000 % 60,
+            milli: in_day % 1000,
+        }
+    }
+}
+
+/// The date that lies `days` after 1970-01-01. The calendar repeats every 400 years of 146097 days; counting years
+/// from 1 March puts the leap day last, so that the length of the months before it follows one linear formula.
+fn civil_date(days: i64) -> (i64, i64, i64) {
+    const DAYS_FROM_MARCH_OF_YEAR_0_TO_1970: i64 = 719_468;
+    const DAYS_IN_400_YEARS: i64 = 146_097;
+    let shifted = days + DAYS_FROM_MARCH_OF_YEAR_0_TO_1970;
+    let era = shifted.div_euclid(DAYS_IN_400_YEARS);
+    let day_of_era = shifted.rem_euclid(DAYS_IN_400_YEARS);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
+}
+
 /// A duration in nanoseconds, clamped to the range of `i64`.
 #[must_use]
 pub fn duration_nanos(duration: Duration) -> i64 {

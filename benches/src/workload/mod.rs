@@ -5,10 +5,10 @@
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 
-use fulmar::sync::spin_loop;
+use fulmar::sync::{AtomicBool, Ordering, spin_loop};
 use fulmar::time::{NanoTime, SystemClock};
 
-use crate::side::{BenchError, Side, Subscriber, Tally};
+use crate::side::{BenchError, Settings, Side, Subscriber, Tally};
 
 const PING_STREAM: i32 = 1001;
 const PONG_STREAM: i32 = 1002;
@@ -202,6 +202,33 @@ impl DerefMut for Message {
 /// Shares no cache line with what a measuring thread writes.
 #[repr(align(128))]
 struct Apart<T>(T);
+
+/// Runs `near` on this thread and `far` on one that stands for another host, until both have ended: whoever ends sets
+/// the flag that ends the other. Of two failures that of the first to end is told, as it may have caused the other.
+fn between_hosts<T, U: Send>(
+    settings: &Settings,
+    far: impl FnOnce(Settings, &AtomicBool) -> Result<U, BenchError> + Send,
+    near: impl FnOnce(&AtomicBool) -> Result<T, BenchError>,
+) -> Result<(T, U), BenchError> {
+    let stop = Apart(AtomicBool::new(false));
+    let stop = &stop.0;
+    std::thread::scope(|scope| {
+        let far = scope.spawn(move || {
+            let far_settings = settings.enter_far_host();
+            let result = far_settings.and_then(|settings| far(settings, stop));
+            stop.store(true, Ordering::Relaxed);
+            result
+        });
+        let near = near(stop);
+        let is_far_first = stop.swap(true, Ordering::Relaxed);
+        let far = far.join().map_err(|_| "the thread of the far host panicked")?;
+        match (near, far) {
+            (Ok(near), Ok(far)) => Ok((near, far)),
+            (Err(_), Err(error)) if is_far_first => Err(error),
+            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+        }
+    })
+}
 
 /// Waits until `is_connected`.
 fn connect<S: Side>(side: &S, is_connected: impl Fn() -> bool) -> Result<(), BenchError> {

@@ -3,7 +3,7 @@
 use fulmar::sync::{AtomicBool, Ordering};
 use fulmar::time::SystemClock;
 
-use super::{Apart, Idle, Message, PING_STREAM, PONG_STREAM, Patience, connect, write_number};
+use super::{Apart, Idle, Message, PING_STREAM, PONG_STREAM, Patience, between_hosts, connect, write_number};
 use crate::recorder::Recorder;
 use crate::schedule::Schedule;
 use crate::side::{BenchError, Mode, Publisher, Settings, Side, Subscriber, Tally};
@@ -175,22 +175,10 @@ pub fn round_trip_between_hosts<S: Side>(
     settings: &Settings,
     plan: &RoundTripPlan,
 ) -> Result<Recorder, BenchError> {
-    let stop = Apart(AtomicBool::new(false));
-    let stop = &stop.0;
-    std::thread::scope(|scope| {
-        let far = scope.spawn(move || {
-            let far_settings = settings.enter_far_host();
-            let result = far_settings.and_then(|settings| echo_host::<S>(&settings, plan.length, stop));
-            // The other thread waits for it no longer.
-            stop.store(true, Ordering::Relaxed);
-            result
-        });
-        let result = ping_host::<S>(settings, plan, stop);
-        stop.store(true, Ordering::Relaxed);
-        let echoed = far.join().map_err(|_| "the echoing thread panicked")?;
-        // Of two failures the echo's came first.
-        echoed.and(result)
-    })
+    let far = |settings, stop: &AtomicBool| echo_host::<S>(&settings, plan.length, stop);
+    let near = |stop: &AtomicBool| ping_host::<S>(settings, plan, stop);
+    let (times, ()) = between_hosts(settings, far, near)?;
+    Ok(times)
 }
 
 fn ping_host<S: Side>(

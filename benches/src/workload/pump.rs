@@ -6,8 +6,8 @@ use fulmar::sync::{AtomicBool, Ordering};
 use fulmar::time::SystemClock;
 
 use super::{
-    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, Patience, RUN, connect, poll,
-    wait, write_number,
+    Apart, FRAGMENT_LIMIT, Idle, Kind, LONGEST_FRAGMENT, Message, PING_STREAM, Patience, RUN, between_hosts,
+    connect, poll, wait, write_number,
 };
 use crate::side::{BenchError, Publisher, Settings, Side, Subscriber, Tally};
 
@@ -77,21 +77,9 @@ pub fn throughput_between_hosts<S: Side>(
     settings: &Settings,
     plan: &ThroughputPlan,
 ) -> Result<f64, BenchError> {
-    let stop = Apart(AtomicBool::new(false));
-    let stop = &stop.0;
-    let nanos = std::thread::scope(|scope| {
-        let far = scope.spawn(move || {
-            let far_settings = settings.enter_far_host();
-            let received = far_settings.and_then(|settings| receive_host::<S>(&settings, plan, stop));
-            stop.store(true, Ordering::Relaxed);
-            received
-        });
-        let sent = publish_host::<S>(settings, plan, stop);
-        stop.store(true, Ordering::Relaxed);
-        let received = far.join().map_err(|_| "the receiving thread panicked")?;
-        // A receiver that was told to stop says less than the publisher that failed.
-        sent.and(received)
-    })?;
+    let far = |settings, stop: &AtomicBool| receive_host::<S>(&settings, plan, stop);
+    let near = |stop: &AtomicBool| publish_host::<S>(settings, plan, stop);
+    let ((), nanos) = between_hosts(settings, far, near)?;
     Ok(plan.figure(nanos))
 }
 

@@ -10,7 +10,7 @@ use super::activity::{Activity, Inactive, Unknown};
 use crate::cnc::CncFile;
 use crate::memory::Region;
 use crate::report::error_log;
-use crate::time::EpochMs;
+use crate::time::{EpochMs, Utc};
 
 /// How a driver treats what it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,39 +154,16 @@ pub(super) fn error_log_text(cnc: &Region) -> Option<String> {
 /// The form that goes into the name of a saved error log, in UTC: `2026-11-21 21-03-05.051+0000`.
 #[must_use]
 pub fn timestamp(time: EpochMs) -> String {
-    let days = time.0.div_euclid(86_400_000);
-    let in_day = time.0.rem_euclid(86_400_000);
-    let (year, month, day) = civil_date(days);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}-{:02}-{:02}.{:03}+0000",
-        in_day / 3_600_000,
-        in_day / 60_000 % 60,
-        in_day / 1000 % 60,
-        in_day % 1000
-    )
-}
-
-/// Year, month and day of a count of days since 1970-01-01 in the Gregorian calendar. Years are counted from March,
-/// so that the day that comes and goes is the last one of a year.
-fn civil_date(days: i64) -> (i64, i64, i64) {
-    const DAYS_TO_EPOCH_FROM_MARCH_OF_YEAR_0: i64 = 719_468;
-    const DAYS_IN_400_YEARS: i64 = 146_097;
-    let shifted = days + DAYS_TO_EPOCH_FROM_MARCH_OF_YEAR_0;
-    let era = shifted.div_euclid(DAYS_IN_400_YEARS);
-    let day_of_era = shifted.rem_euclid(DAYS_IN_400_YEARS);
-    let leap_days = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
-    let year_of_era = (day_of_era - leap_days) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March have lengths that repeat every five: 153 days.
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, day)
+    let Utc {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+        milli,
+    } = time.utc();
+    format!("{year:04}-{month:02}-{day:02} {hour:02}-{minute:02}-{second:02}.{milli:03}+0000")
 }
 
 #[cfg(test)]
