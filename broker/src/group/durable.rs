@@ -413,6 +413,9 @@ impl Group {
                 return Err(RestoreError::Field);
             }
             fresh.state = GroupState::Stable;
+        } else {
+            fresh.leader = None;
+            fresh.protocol = None;
         }
         fresh.offsets = core::mem::take(&mut self.offsets);
         *self = fresh;

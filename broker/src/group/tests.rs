@@ -812,6 +812,92 @@ fn bounds_on_members_groups_and_bytes_hold() {
     assert!(bench.coordinator.bytes() <= 20_000);
 }
 
+#[test]
+fn strings_as_long_as_the_wire_allows_are_stored_and_longer_ones_refused() {
+    let long = "x".repeat(32_767);
+    let mut bench = Bench::with(Settings {
+        max_offset_metadata: usize::MAX,
+        ..settings()
+    });
+    let join = JoinRequest {
+        group_id: long.clone(),
+        instance_id: Some(long.clone()),
+        client_id: long.clone(),
+        client_host: long.clone(),
+        protocol_type: long.clone(),
+        protocols: vec![protocol(&long, b"p"), protocol(&long, b"the same name again")],
+        ..joiner("")
+    };
+    let too_long = format!("{long}x");
+    for refused in [
+        JoinRequest {
+            client_id: too_long.clone(),
+            ..join.clone()
+        },
+        JoinRequest {
+            client_host: too_long.clone(),
+            ..join.clone()
+        },
+        JoinRequest {
+            instance_id: Some(too_long.clone()),
+            ..join.clone()
+        },
+        JoinRequest {
+            instance_id: Some(String::new()),
+            ..join.clone()
+        },
+        JoinRequest {
+            protocol_type: too_long.clone(),
+            ..join.clone()
+        },
+        JoinRequest {
+            protocols: vec![protocol(&too_long, b"")],
+            ..join.clone()
+        },
+    ] {
+        let token = bench.join(refused);
+        assert_eq!(bench.joined(token).error, Some(GroupError::InvalidRequest));
+    }
+    assert_eq!(bench.coordinator.group_count(), 0);
+    let token = bench.join(join);
+    let answer = bench.joined(token);
+    assert_eq!(answer.error, None);
+    assert_eq!(*answer.members.first().unwrap().metadata, *b"p");
+    let id = answer.member_id.to_string();
+    let sync = SyncRequest {
+        group_id: long.clone(),
+        assignments: vec![(id.clone(), vec![1])],
+        ..sync_of(&id, 1)
+    };
+    let token = bench.send(Request::Sync(sync));
+    assert_eq!(bench.synced(token), Ok(vec![1]));
+    let request = OffsetCommitRequest {
+        group_id: long.clone(),
+        partitions: vec![
+            CommitPartition {
+                metadata: long.clone(),
+                ..at(&long, i32::MAX, i64::MAX)
+            },
+            at(&too_long, 0, 1),
+            CommitPartition {
+                metadata: too_long,
+                ..at("t", 0, 1)
+            },
+        ],
+        ..commit(&id, 1)
+    };
+    let token = bench.send(Request::OffsetCommit(request));
+    let Response::OffsetCommit(answer) = bench.take(token) else {
+        panic!("a commit")
+    };
+    let errors: Vec<_> = answer.partitions.iter().map(|it| it.error).collect();
+    let unknown = Some(GroupError::UnknownTopicOrPartition);
+    assert_eq!(errors, [None, unknown, Some(GroupError::OffsetMetadataTooLarge)]);
+    let bytes = bench.coordinator.bytes();
+    let bench = bench.restarted(settings());
+    assert_eq!(bench.coordinator.bytes(), bytes);
+}
+
 // Assignment (5.1, 5.4).
 
 #[test]
@@ -1787,26 +1873,36 @@ fn after_a_restart_members_go_on_and_offsets_are_there() {
 }
 
 #[test]
-fn records_of_the_log_that_make_no_sense_are_refused() {
+fn damaged_records_of_the_log_are_refused_or_make_a_group_that_works() {
     let mut bench = Bench::new();
-    bench.stable_static();
-    let record = bench.log.last().unwrap().clone();
-    let value = record.value.unwrap();
-    let mut fresh = Coordinator::new(settings());
-    for at in 0..value.len() {
-        for bit in 0..8 {
-            let mut damaged = value.clone();
-            *damaged.get_mut(at).unwrap() ^= 1 << bit;
-            // Not every damage can be told; none may make us fail.
-            let outcome = fresh.restore(&record.key, Some(&damaged));
-            assert_ne!(outcome, Err(RestoreError::AlreadyLoaded));
+    let (leader, _) = bench.stable_static();
+    assert_eq!(bench.commits(&leader, 2, 5), None);
+    let mut refused = 0;
+    for record in bench.log.clone() {
+        let (key, value) = (record.key, record.value.unwrap());
+        for bit in 0..(key.len() + value.len()) * 8 {
+            let (mut key, mut value) = (key.clone(), value.clone());
+            let byte = key.iter_mut().chain(&mut value).nth(bit / 8).unwrap();
+            *byte ^= 1 << (bit % 8);
+            let mut fresh = Bench::loading(settings());
+            refused += u32::from(fresh.coordinator.restore(&key, Some(&value)).is_err());
+            let now = fresh.now();
+            fresh.coordinator.on_loaded(now);
+            fresh.coordinator.check();
+            for _ in 0..10 {
+                fresh.pass(10_000);
+                fresh.coordinator.check();
+            }
+            let token = fresh.join(JoinRequest {
+                api_version: 3,
+                ..joiner("next")
+            });
+            assert!(fresh.answers.contains_key(&token) || fresh.state() == GroupState::PreparingRebalance);
+            fresh.coordinator.check();
         }
     }
-    assert_eq!(fresh.restore(&record.key, Some(&value)), Ok(()));
-    fresh.on_loaded(bench.now());
-    assert_eq!(fresh.group_count(), 1);
-    assert_eq!(
-        fresh.restore(&record.key, Some(&value)),
-        Err(RestoreError::AlreadyLoaded)
-    );
+    assert!(refused > 1_000);
+    let record = bench.log.first().unwrap().clone();
+    let outcome = bench.coordinator.restore(&record.key, record.value.as_deref());
+    assert_eq!(outcome, Err(RestoreError::AlreadyLoaded));
 }
