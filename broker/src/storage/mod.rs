@@ -6,6 +6,7 @@
 //!   sync from ever being tried again.
 //! * [`mod@file`] has real files: `pwrite` and `fdatasync`. It works on every file system and in every container, so it stays the
 //!   fallback when writing around the page cache (`O_DIRECT` through `io_uring`) is added; that is not here yet.
+//! * [`wal`] is the write-ahead log of a shard.
 //! * `sim` (feature `sim`) is a simulated disk: lost, torn and reordered writes, and faults on demand.
 //!
 //! # What survives a power cut
@@ -22,6 +23,7 @@ pub mod file;
 mod poison;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod wal;
 
 pub use error::{ErrorKind, Operation, StorageError};
 pub use file::FileStorage;
