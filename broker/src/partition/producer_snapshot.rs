@@ -335,14 +335,19 @@ mod tests {
         for (at, byte) in fields {
             assert_eq!(with(at, byte), SnapshotError::Producer { index: 0 }, "byte {at}");
         }
-        // Six batches, all there.
-        let mut bytes = good.clone();
-        bytes[54] = 6;
-        bytes.splice(80..80, [0; 5 * 24]);
-        assert_eq!(
-            decode(&sealed(bytes), LIMITS),
-            Err(SnapshotError::Producer { index: 0 })
-        );
+        // Six good batches are one too many; five are not.
+        let with_batches = |count: u8| {
+            let mut bytes = good[..56].to_vec();
+            bytes[54] = count;
+            for offset in 0..count {
+                bytes.extend_from_slice(&[offset, 0, 0, 0, 0, 0, 0, 0]);
+                bytes.extend_from_slice(&[0; 16]);
+            }
+            bytes.extend_from_slice(&[0; 4]);
+            decode(&sealed(bytes), LIMITS)
+        };
+        assert!(with_batches(5).is_ok());
+        assert_eq!(with_batches(6), Err(SnapshotError::Producer { index: 0 }));
         // The same producer twice.
         let mut bytes = good.clone();
         bytes[12] = 2;

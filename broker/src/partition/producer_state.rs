@@ -666,6 +666,28 @@ pub(super) mod tests {
         states.on_append(&new, NOW);
         assert_eq!(states.get(ProducerId(1)).unwrap().batches().len(), 1);
         assert_eq!(states.next_offset(), Offset(12));
+        // An epoch that is over, and a marker: nothing is remembered of them.
+        let new = BatchHeader {
+            base_offset: Offset(12),
+            ..batch(1, 1, 0, 1)
+        };
+        states.on_append(&new, NOW);
+        states.on_append(
+            &BatchHeader {
+                base_offset: Offset(13),
+                ..batch(1, 0, 2, 1)
+            },
+            NOW,
+        );
+        let state = states.get(ProducerId(1)).unwrap();
+        assert_eq!((state.epoch, state.batches().len()), (ProducerEpoch(1), 1));
+        let control = BatchHeader {
+            base_offset: Offset(14),
+            attributes: Attributes(0x30),
+            ..batch(1, 1, 1, 1)
+        };
+        states.on_append(&control, NOW);
+        assert_eq!(states.next_offset(), Offset(14));
         // Nonsense from a log that nobody verified.
         for header in [
             BatchHeader {
@@ -684,7 +706,7 @@ pub(super) mod tests {
         ] {
             states.on_append(&header, NOW);
         }
-        assert_eq!(states.next_offset(), Offset(12));
+        assert_eq!(states.next_offset(), Offset(14));
         assert_eq!(states.get(ProducerId(1)).unwrap().batches().len(), 1);
     }
 
@@ -774,13 +796,26 @@ pub(super) mod tests {
             states.check_marker(&stale),
             Err(ProducerError::InvalidProducerEpoch { known, epoch })
         );
+        // What the log holds can not be refused, but a later coordinator stays known.
+        assert_eq!(
+            states.on_marker(
+                &Marker {
+                    coordinator_epoch: 8,
+                    ..marker
+                },
+                Offset(13),
+                NOW
+            ),
+            None
+        );
+        assert_eq!(states.get(ProducerId(1)).unwrap().coordinator_epoch, 9);
         let fencing = Marker {
             producer_epoch: ProducerEpoch(3),
             ..marker
         };
-        assert_eq!(states.on_marker(&fencing, Offset(13), NOW), None);
+        assert_eq!(states.on_marker(&fencing, Offset(14), NOW), None);
         assert_eq!(produce(&mut states, batch(1, 3, 5, 1), NOW), out_of_order(0, 5));
-        assert_eq!(produce(&mut states, batch(1, 3, 0, 1), NOW), Ok(14));
+        assert_eq!(produce(&mut states, batch(1, 3, 0, 1), NOW), Ok(15));
     }
 
     #[test]

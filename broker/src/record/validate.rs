@@ -383,20 +383,16 @@ impl Times {
 /// Check 15, and what check 16 has to know.
 fn check_records(view: &BatchView<'_>, rules: &ProduceRules, now: EpochMs) -> Result<Times, ProduceError> {
     let header = *view.header();
+    let mut times = Times {
+        max: EpochMs(-1),
+        refused: None,
+    };
     let Some(records) = view.records() else {
         if rules.keys == Keys::Required || rules.compressed == Compressed::Refused {
             return Err(ProduceError::CompressedUnchecked);
         }
-        let mut times = Times {
-            max: header.max_timestamp,
-            refused: None,
-        };
         times.see(header.max_timestamp, None, rules, now);
         return Ok(times);
-    };
-    let mut times = Times {
-        max: EpochMs(-1),
-        refused: None,
     };
     for (index, record) in (0..).zip(records) {
         let record = record.map_err(|reason| ProduceError::Record { index, reason })?;
@@ -709,6 +705,14 @@ mod tests {
         assert_eq!(refused(NOW.0 + 10), None);
         assert_eq!(refused(NOW.0 + 11), error(NOW.0 + 11));
         assert_eq!(refused(-1), None, "no timestamp at all");
+        let both = batch(&[(0, None), (1, None)]);
+        assert_eq!(
+            validate(&both, &rules),
+            Err(ProduceError::Timestamp {
+                timestamp: 0,
+                index: Some(0)
+            })
+        );
         assert_eq!(refused(i64::MAX), error(i64::MAX));
         let own = ProduceRules {
             timestamp_type: TimestampType::LogAppendTime,
