@@ -5,9 +5,8 @@
 use fulmar::time::EpochMs;
 use fulmar_broker::id::{Epoch, Offset, ProducerEpoch, ProducerId};
 use fulmar_broker::partition::producer_snapshot::{decode, encode, length_max};
-use fulmar_broker::partition::producer_state::{
-    Admission, Marker, ProducerLimits, ProducerStates, WINDOW_LENGTH,
-};
+use fulmar_broker::partition::producer_state::{Admission, ProducerLimits, ProducerStates, WINDOW_LENGTH};
+use fulmar_broker::record::control::{EndMarker, Outcome};
 use fulmar_broker::record::{Attributes, BatchHeader};
 use libfuzzer_sys::fuzz_target;
 
@@ -62,7 +61,8 @@ fn step(states: &mut ProducerStates, op: [u8; 6], now: EpochMs) {
         base_offset: states.next_offset(),
         ..header
     };
-    let marker = Marker {
+    let marker = EndMarker {
+        outcome: Outcome::Abort,
         producer_id: header.producer_id,
         producer_epoch: header.producer_epoch,
         coordinator_epoch: 1,

@@ -4,6 +4,7 @@
 use fulmar::time::EpochMs;
 use fulmar_broker::id::{Epoch, Offset};
 use fulmar_broker::record::batch::checksum;
+use fulmar_broker::record::control::EndMarker;
 use fulmar_broker::record::validate::{self, Compressed, Keys, ProduceRules};
 use fulmar_broker::record::{
     BatchBuilder, BatchError, BatchHeader, BatchMut, BatchView, Batches, NewRecord, Record, TimestampType,
@@ -56,6 +57,12 @@ fn look_at(view: &BatchView<'_>) {
         }
         Err(BatchError::Offsets { .. }) => {}
         Err(error) => assert_eq!(placed.verify(), Err(error)),
+    }
+    if let Some(marker) = EndMarker::read(view) {
+        assert!(header.attributes.is_control());
+        let again = marker.to_batch(header.max_timestamp);
+        let again = BatchView::parse_verified(&again).expect("we built it");
+        assert_eq!(EndMarker::read(&again), Some(marker));
     }
     if let Some(records) = view.records() {
         let mut left = view.record_bytes().len();

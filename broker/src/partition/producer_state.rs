@@ -20,6 +20,7 @@ use fulmar::time::EpochMs;
 
 use crate::id::{Offset, ProducerEpoch, ProducerId};
 use crate::record::BatchHeader;
+use crate::record::control::EndMarker;
 use crate::record::header::sequence_add;
 
 /// Batches remembered of each producer.
@@ -215,17 +216,6 @@ impl PartialEq for Window {
 
 impl Eq for Window {}
 
-/// The end of a transaction, as its coordinator writes it into the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marker {
-    /// Whose transaction.
-    pub producer_id: ProducerId,
-    /// The producer's epoch.
-    pub producer_epoch: ProducerEpoch,
-    /// Epoch of the coordinator.
-    pub coordinator_epoch: i32,
-}
-
 /// All producers of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerStates {
@@ -334,7 +324,7 @@ impl ProducerStates {
     ///
     /// # Errors
     /// [`ProducerError::CoordinatorFenced`] or [`ProducerError::InvalidProducerEpoch`].
-    pub fn check_marker(&self, marker: &Marker) -> Result<(), ProducerError> {
+    pub fn check_marker(&self, marker: &EndMarker) -> Result<(), ProducerError> {
         let Some(state) = self.producers.get(&marker.producer_id) else {
             return Ok(());
         };
@@ -351,7 +341,7 @@ impl ProducerStates {
 
     /// Takes note of a marker that is in the log at `offset`; gives the offset at which the transaction began that it ends, if there
     /// was one. A marker that it has seen is passed over.
-    pub fn on_marker(&mut self, marker: &Marker, offset: Offset, now: EpochMs) -> Option<Offset> {
+    pub fn on_marker(&mut self, marker: &EndMarker, offset: Offset, now: EpochMs) -> Option<Offset> {
         if offset < self.next_offset {
             return None;
         }
@@ -445,6 +435,7 @@ pub(super) mod tests {
     use super::*;
     use crate::id::Epoch;
     use crate::record::Attributes;
+    use crate::record::control::Outcome;
     use proptest::prelude::*;
 
     pub(in crate::partition) const LIMITS: ProducerLimits = ProducerLimits {
@@ -728,10 +719,11 @@ pub(super) mod tests {
         }
         assert_eq!(states.iter().count(), 4);
         for id in 0..4 {
-            let marker = Marker {
+            let marker = EndMarker {
                 producer_id: ProducerId(id),
                 producer_epoch: ProducerEpoch(0),
                 coordinator_epoch: 0,
+                outcome: Outcome::Abort,
             };
             assert_eq!(states.on_marker(&marker, Offset(4 + id), NOW), Some(Offset(id)));
         }
@@ -758,10 +750,11 @@ pub(super) mod tests {
             Err(ProducerError::InvalidTransactionState)
         );
 
-        let marker = Marker {
+        let marker = EndMarker {
             producer_id: ProducerId(1),
             producer_epoch: ProducerEpoch(2),
             coordinator_epoch: 9,
+            outcome: Outcome::Commit,
         };
         assert_eq!(states.check_marker(&marker), Ok(()));
         assert_eq!(states.on_marker(&marker, Offset(10), NOW), Some(Offset(5)));
@@ -779,7 +772,7 @@ pub(super) mod tests {
             "sequences go on behind a marker"
         );
 
-        let stale = Marker {
+        let stale = EndMarker {
             coordinator_epoch: 8,
             ..marker
         };
@@ -788,7 +781,7 @@ pub(super) mod tests {
             Err(ProducerError::CoordinatorFenced { known: 9, epoch: 8 })
         );
         let (known, epoch) = (ProducerEpoch(2), ProducerEpoch(1));
-        let stale = Marker {
+        let stale = EndMarker {
             producer_epoch: epoch,
             ..marker
         };
@@ -799,7 +792,7 @@ pub(super) mod tests {
         // What the log holds can not be refused, but a later coordinator stays known.
         assert_eq!(
             states.on_marker(
-                &Marker {
+                &EndMarker {
                     coordinator_epoch: 8,
                     ..marker
                 },
@@ -809,7 +802,7 @@ pub(super) mod tests {
             None
         );
         assert_eq!(states.get(ProducerId(1)).unwrap().coordinator_epoch, 9);
-        let fencing = Marker {
+        let fencing = EndMarker {
             producer_epoch: ProducerEpoch(3),
             ..marker
         };

@@ -188,6 +188,12 @@ impl Attributes {
         Self(self.0 | Self::LOG_APPEND_TIME)
     }
 
+    /// The same with the bit for control batches.
+    #[must_use]
+    pub const fn with_control(self) -> Self {
+        Self(self.0 | Self::CONTROL)
+    }
+
     /// The same with the bit for transactions.
     #[must_use]
     pub const fn with_transactional(self) -> Self {
@@ -429,6 +435,7 @@ mod tests {
         assert!(Attributes(0x40).has_delete_horizon());
         assert_eq!(Attributes::NONE.with_log_append_time(), Attributes(8));
         assert_eq!(Attributes::NONE.with_transactional(), Attributes(16));
+        assert_eq!(Attributes::NONE.with_control(), Attributes(32));
         assert!(Attributes(-1).is_control());
     }
 

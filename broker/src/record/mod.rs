@@ -4,6 +4,7 @@
 //! - [`batch`]: a batch as a view over bytes, checked; runs of batches; the fields that the broker writes.
 //! - [`records`]: the records of an uncompressed batch.
 //! - [`builder`]: making batches.
+//! - [`control`]: the end of a transaction.
 //! - [`validate`]: what a batch from a producer must be like, and the error for each thing that it is not.
 //! - [`varint`]: the numbers inside records.
 //!
@@ -14,6 +15,7 @@
 
 pub mod batch;
 pub mod builder;
+pub mod control;
 pub mod header;
 pub mod records;
 pub mod validate;
