@@ -270,7 +270,7 @@ impl<S: Storage> Wal<S> {
             storage,
             config,
         };
-        wal.make_file(position.sequence)?;
+        wal.make_file(position.sequence, u64::MAX)?;
         if recovery.last == Lsn(0) {
             recovery.cut = None;
         }
@@ -307,7 +307,7 @@ impl<S: Storage> Wal<S> {
         let Some(sequence) = self.machine.next_sequence() else {
             return Ok(None);
         };
-        self.make_file(sequence)?;
+        self.make_file(sequence, u64::MAX)?;
         let Some(group) = self.machine.take_group() else {
             return Ok(None);
         };
@@ -347,14 +347,15 @@ impl<S: Storage> Wal<S> {
         }
     }
 
-    /// Makes the file after the present one, so that no commit has to wait for that. Does nothing if it is there. Without a spare
-    /// file it blocks for as long as writing a whole one takes.
+    /// Makes the file after the present one ready, so that no commit has to wait for that. Without a spare file that means
+    /// writing zeros: at most `step` bytes of them in one call, which are synced, so that a call takes about as long as a commit
+    /// of that size. Returns whether the file is ready.
     ///
     /// # Errors
     /// As [`start_commit`](Self::start_commit).
-    pub fn prepare(&mut self) -> Result<(), WalError> {
+    pub fn prepare(&mut self, step: u64) -> Result<bool, WalError> {
         self.check()?;
-        self.make_file(self.machine.sequence() + 1)
+        self.make_file(self.machine.sequence() + 1, step)
     }
 
     /// Frees files all of whose entries are below `below`, which a durable checkpoint has made superfluous. Returns how many.
@@ -395,17 +396,18 @@ impl<S: Storage> Wal<S> {
         }
     }
 
-    fn make_file(&mut self, sequence: u64) -> Result<(), WalError> {
+    /// Returns whether the file is there, which takes more than one call if it needs more than `step` bytes of zeros.
+    fn make_file(&mut self, sequence: u64, step: u64) -> Result<bool, WalError> {
         if self.files.contains_key(&sequence) {
-            return Ok(());
+            return Ok(true);
         }
-        let result = self.try_make_file(sequence);
+        let result = self.try_make_file(sequence, step);
         self.dead_unless_full(result)
     }
 
-    fn dead_unless_full(&mut self, result: Result<(), StorageError>) -> Result<(), WalError> {
+    fn dead_unless_full<T>(&mut self, result: Result<T, StorageError>) -> Result<T, WalError> {
         match result {
-            Ok(()) => Ok(()),
+            Ok(done) => Ok(done),
             Err(error) if error.kind() == ErrorKind::NoSpace && self.storage.failure().is_none() => {
                 Err(error.into())
             }
@@ -423,7 +425,7 @@ impl<S: Storage> Wal<S> {
     }
 
     /// Contents first, then the name: a file with a name of the log has a header and its full length.
-    fn try_make_file(&mut self, sequence: u64) -> Result<(), StorageError> {
+    fn try_make_file(&mut self, sequence: u64, step: u64) -> Result<bool, StorageError> {
         let length = self.config.file_length;
         let (spare, file) = match self.spares.last() {
             Some(&spare) => (spare, self.storage.open(&self.spare_path(spare))?),
@@ -435,10 +437,16 @@ impl<S: Storage> Wal<S> {
                 (spare, file)
             }
         };
-        if file.length()? > length {
+        let present = file.length()?;
+        if present > length {
             file.truncate(length)?;
         }
-        file.allocate(length)?;
+        let end = present.saturating_add(step).min(length);
+        file.allocate(end)?;
+        if end < length {
+            file.sync()?;
+            return Ok(false);
+        }
         let header = FileHeader {
             shard: self.config.shard,
             log_id: self.log_id,
@@ -453,7 +461,7 @@ impl<S: Storage> Wal<S> {
         self.storage.sync_dir(&self.config.directory)?;
         let last = Lsn(0);
         self.files.insert(sequence, LogFile { file, header, last });
-        Ok(())
+        Ok(true)
     }
 
     fn spare_path(&self, spare: u64) -> String {

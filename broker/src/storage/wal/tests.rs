@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::format::{HEADER, RecordHeader};
 use super::*;
 use crate::storage::sim::{Fault, Keep, SimDisk, SimStorage};
 use crate::storage::{FileStorage, Operation};
@@ -238,7 +239,7 @@ fn old_records_of_a_recycled_file_are_never_replayed() {
     let (mut wal, _) = open(disk.start(), Lsn(21)).0.unwrap();
     // The two next files are old ones; each gets one record and keeps six old ones behind it.
     write(&mut wal, [vec![21; 9]]);
-    wal.prepare().unwrap();
+    assert!(wal.prepare(1).unwrap(), "a spare file needs no zeros");
     write(&mut wal, [vec![22; 20_000], vec![23; 9], vec![24; 20_000]]);
     let names = disk.start().list(DIRECTORY).unwrap();
     assert_eq!(names.len(), 3, "no new file was made: {names:?}");
@@ -246,6 +247,83 @@ fn old_records_of_a_recycled_file_are_never_replayed() {
     assert!(wal.is_ok());
     let lsns: Vec<u64> = replayed.iter().map(|(lsn, _)| lsn.0).collect();
     assert_eq!(lsns, [21, 22, 23, 24]);
+}
+
+#[test]
+fn a_new_file_is_made_in_steps() {
+    let disk = disk(8);
+    let (mut wal, _) = open(disk.start(), Lsn(1)).0.unwrap();
+    let mut steps = 1;
+    while !wal.prepare(5000).unwrap() {
+        assert_eq!(log_files(&wal.storage).len(), 1);
+        steps += 1;
+    }
+    assert_eq!(steps, FILE.div_ceil(5000));
+    assert_eq!(log_files(&wal.storage).len(), 2);
+    let calls = disk.calls();
+    assert!(wal.prepare(5000).unwrap());
+    assert_eq!(disk.calls(), calls, "nothing is left to do");
+}
+
+#[test]
+fn files_are_synced_before_they_are_believed() {
+    for nth in 1..=3 {
+        let (disk, _) = filled();
+        disk.inject(Some(Operation::Sync), nth, Fault::Io);
+        let (refused, replayed) = open(disk.start(), Lsn(1));
+        assert!(matches!(refused, Err(WalError::Storage(_))));
+        assert!(
+            replayed.is_empty(),
+            "one sync per file comes before the first entry"
+        );
+    }
+}
+
+/// Writes the last record of a log anew, changed, with checksums that hold.
+fn forge(change: impl FnOnce(&mut RecordHeader)) -> (Replayed, Replayed) {
+    let (disk, all) = filled();
+    let storage = disk.start();
+    let file = storage.open(&log_files(&storage)[2]).unwrap();
+    let mut record = vec![0; BLOCK];
+    file.read_at(6 * BLOCK as u64, &mut record).unwrap();
+    let mut header = RecordHeader::decode(&record).unwrap();
+    record.truncate(HEADER + usize::try_from(header.length).unwrap());
+    change(&mut header);
+    header.seal(&mut record);
+    file.write_at(6 * BLOCK as u64, &record).unwrap();
+    let (wal, replayed) = open(disk.start(), Lsn(1));
+    assert!(wal.is_ok());
+    (replayed, all)
+}
+
+#[test]
+fn a_record_must_be_of_this_use_of_the_file_and_follow_the_one_before() {
+    let (replayed, all) = forge(|_| ());
+    assert_eq!(replayed, all, "the forger knows how");
+    let (replayed, all) = forge(|header| header.salt ^= 1);
+    assert_eq!(replayed, all[..19], "another use of the file");
+    let (replayed, all) = forge(|header| header.previous_crc ^= 1);
+    assert_eq!(replayed, all[..19], "follows another record");
+    let (replayed, all) = forge(|header| header.lsn = Lsn(19));
+    assert_eq!(replayed, all[..19], "was there before");
+    let (replayed, all) = forge(|header| header.shard = 4);
+    assert_eq!(replayed, all[..19], "of another shard");
+}
+
+#[test]
+fn salts_of_files_differ() {
+    let salts: BTreeMap<u64, u64> = (1..=1000)
+        .map(|sequence| {
+            let header = FileHeader {
+                shard: 3,
+                log_id: 77,
+                sequence,
+                length: FILE,
+            };
+            (header.salt(), sequence)
+        })
+        .collect();
+    assert_eq!(salts.len(), 1000);
 }
 
 #[test]
@@ -277,7 +355,7 @@ fn a_failed_sync_ends_the_log() {
     assert_eq!(wal.synced(), Lsn(1));
     assert_eq!(wal.append(&[b"more"]), Err(AppendError::Failed));
     assert!(wal.commit().is_err());
-    assert!(wal.prepare().is_err());
+    assert!(wal.prepare(1).is_err());
     assert!(wal.recycle(Lsn(1)).is_err());
 }
 
@@ -359,7 +437,10 @@ impl Model {
                 assert!(reported >= self.synced);
                 self.synced = reported;
             }
-            13 => wal.prepare().ok()?,
+            13 => {
+                let step = self.random.u64(1..2 * FILE);
+                wal.prepare(step).ok()?;
+            }
             _ => {
                 let checkpoint = self.random.u64(self.from.0..=self.synced.0 + 1);
                 self.from = Lsn(checkpoint);
@@ -391,20 +472,15 @@ impl Model {
     fn live(&mut self) {
         if let Some(mut wal) = self.open() {
             for _ in 0..self.random.u8(0..25) {
-                if self.append_only_if_dead(&mut wal) || self.step(&mut wal).is_none() {
+                if self.step(&mut wal).is_none() {
                     break;
                 }
             }
+            if wal.failure.is_some() {
+                assert_eq!(wal.append(&[b"late"]), Err(AppendError::Failed));
+            }
             self.die(wal);
         }
-    }
-
-    fn append_only_if_dead(&mut self, wal: &mut Wal<SimStorage>) -> bool {
-        let dead = wal.failure.is_some();
-        if dead {
-            assert_eq!(wal.append(&[b"late"]), Err(AppendError::Failed));
-        }
-        dead
     }
 }
 
@@ -501,7 +577,7 @@ fn an_error_at_any_call_of_a_script_loses_nothing() {
             return synced;
         };
         for number in 1..=16 {
-            if number == 9 && wal.prepare().is_err() {
+            if number == 9 && wal.prepare(u64::MAX).is_err() {
                 return synced;
             }
             if wal.append(&[&entry(number)]).is_err() {
