@@ -200,3 +200,78 @@ impl<'a> Iterator for Entries<'a> {
         Some(entry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The bytes were computed by another program from the table at the top of this file.
+    #[test]
+    fn the_bytes_of_format_1_stay_what_they_are() {
+        let file = FileHeader {
+            shard: 3,
+            log_id: 0x1122_3344_5566_7788,
+            sequence: 9,
+            length: 64 << 20,
+        };
+        let block = file.encode();
+        assert_eq!(block.len(), BLOCK);
+        assert_eq!(
+            hex(&block[..HEADER]),
+            "46574c460100030088776655443322110900000000000000000000040000000000000000000000000000000000000000\
+             0000000000000000000000003fac874d"
+        );
+        assert_eq!(FileHeader::decode(&block), Some(file));
+        let mut record = vec![0; HEADER];
+        record.extend_from_slice(b"\x02\0\0\0hi\0\0\0\0");
+        let mut header = RecordHeader {
+            shard: 3,
+            salt: file.salt(),
+            lsn: Lsn(41),
+            length: 10,
+            count: 2,
+            previous_crc: 0xaabb_ccdd,
+            crc: 0,
+        };
+        header.crc = header.seal(&mut record);
+        assert_eq!(record.len(), BLOCK);
+        assert_eq!(
+            hex(&record[..HEADER]),
+            "46574c5201000300b0732bb5101a2f3d2900000000000000000000000000000000000000000000000a00000002000000\
+             ddccbbaa6d0e5a3000000000f92a55e0"
+        );
+        assert_eq!(RecordHeader::decode(&record), Some(header));
+        let entries: Vec<_> = Entries(header.payload(&record).unwrap()).collect();
+        assert_eq!(entries, [b"hi".as_slice(), b""]);
+    }
+
+    #[test]
+    fn a_header_that_can_not_be_is_none() {
+        let header = |lsn, count| RecordHeader {
+            shard: 0,
+            salt: 0,
+            lsn: Lsn(lsn),
+            length: 0,
+            count,
+            previous_crc: 0,
+            crc: 0,
+        };
+        assert_eq!(header(5, 1).last_lsn(), Some(Lsn(5)));
+        assert_eq!(header(5, 0).last_lsn(), None, "no entry");
+        assert_eq!(header(u64::MAX, 2).last_lsn(), None);
+        assert_eq!(header(1 << 62, 1).last_lsn(), None);
+        assert_eq!(
+            header(5, 1).payload(&[0; HEADER]),
+            None,
+            "a count that the payload does not bear out"
+        );
+        for length in 0..HEADER {
+            assert_eq!(RecordHeader::decode(&vec![0; length]), None);
+            assert_eq!(FileHeader::decode(&vec![0; length]), None);
+        }
+    }
+}

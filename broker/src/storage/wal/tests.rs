@@ -115,6 +115,21 @@ fn a_missing_file_is_refused() {
 }
 
 #[test]
+fn a_shortened_file_is_refused() {
+    for file in 0..3 {
+        for length in [0, 100, 4096, FILE - 1] {
+            let (disk, _) = filled();
+            let storage = disk.start();
+            let files = log_files(&storage);
+            storage.open(&files[file]).unwrap().truncate(length).unwrap();
+            let refused = open(disk.start(), Lsn(1)).0.unwrap_err();
+            assert!(refused.to_string().contains(&files[file]), "{refused}");
+            assert!(matches!(refused, WalError::Damaged { offset: 0, .. }));
+        }
+    }
+}
+
+#[test]
 fn a_log_of_another_shard_is_refused() {
     let (disk, _) = filled();
     let other = WalConfig {
