@@ -243,6 +243,26 @@ fn data_of_an_unknown_session_asks_its_source_for_a_setup_once_a_second() {
 }
 
 #[test]
+fn a_cycle_takes_what_waits_but_of_a_flood_only_a_share() {
+    let mut rig = Rig::subscribed();
+    let datagram = frame(0, &[1; 1376]);
+    let length = datagram.len() as i64;
+    for _ in 0..30 {
+        rig.far.put(source(), datagram.clone());
+    }
+    rig.work();
+    assert_eq!(rig.count(SystemCounter::BytesReceived), 30 * length);
+    for _ in 0..400 {
+        rig.far.put(source(), datagram.clone());
+    }
+    rig.work();
+    let taken = rig.count(SystemCounter::BytesReceived) - 30 * length;
+    assert!((256 << 10..300 << 10).contains(&taken), "{taken}");
+    while rig.work() > 0 {}
+    assert_eq!(rig.count(SystemCounter::BytesReceived), 430 * length);
+}
+
+#[test]
 fn an_end_of_stream_of_an_unknown_session_asks_for_nothing() {
     let mut rig = Rig::subscribed();
     rig.receive(heartbeat(0, 0xE0));

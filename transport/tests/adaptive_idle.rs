@@ -185,6 +185,51 @@ fn closing_wakes_a_blocked_runner() {
     assert!(!runner.is_running());
 }
 
+/// Finds its work only when it looks before a wait; ends with the first cycle that follows on such a look, or when it has
+/// had enough cycles without one.
+struct FoundLast {
+    has_found: bool,
+    cycles: usize,
+    deadlines: Arc<AtomicUsize>,
+}
+
+impl Agent for FoundLast {
+    fn role_name(&self) -> &str {
+        "found last"
+    }
+    fn do_work(&mut self, _now: Now) -> Result<usize, AgentError> {
+        self.cycles += 1;
+        if self.has_found || self.cycles > 5_000 {
+            Err(AgentError::Terminate)
+        } else {
+            Ok(0)
+        }
+    }
+    fn last_look(&mut self) -> usize {
+        self.has_found = true;
+        1
+    }
+    fn next_deadline(&self) -> NanoTime {
+        self.deadlines.fetch_add(1, Ordering::Relaxed);
+        NanoTime(i64::MAX / 4)
+    }
+}
+
+#[test]
+fn nobody_waits_who_finds_something_at_the_last_look() {
+    let deadlines = Arc::new(AtomicUsize::new(0));
+    let agent = FoundLast {
+        has_found: false,
+        cycles: 0,
+        deadlines: deadlines.clone(),
+    };
+    let idle = Adaptive::new(Doorbell::heap(), Duration::from_millis(1));
+    let mut runner =
+        AgentRunner::start(agent, Box::new(idle), Arc::new(SystemClock), "found", no_error()).unwrap();
+    assert_eq!(runner.join(), RunnerExit::Terminated);
+    assert_eq!(deadlines.load(Ordering::Relaxed), 0, "it never came to a wait");
+}
+
 /// Does what its script says, one entry per cycle.
 struct Scripted {
     script: Vec<fn() -> Result<usize, AgentError>>,

@@ -289,4 +289,31 @@ mod tests {
         assert!(catch_unwind(AssertUnwindSafe(|| agents.on_close())).is_err());
         assert_eq!(log.lock().unwrap()[2..], ["close two", "close one"]);
     }
+
+    #[test]
+    fn a_turn_that_finds_nothing_ends_with_a_last_look() {
+        /// Has work in its first cycle and something to be seen after that.
+        struct Looking(usize);
+
+        impl Agent for Looking {
+            fn role_name(&self) -> &str {
+                "looking"
+            }
+            fn do_work(&mut self, _now: Now) -> Result<usize, AgentError> {
+                self.0 += 1;
+                Ok(if self.0 == 1 { 7 } else { 0 })
+            }
+            fn last_look(&mut self) -> usize {
+                5
+            }
+            fn next_deadline(&self) -> NanoTime {
+                NanoTime(0)
+            }
+        }
+
+        let mut agents = Composite::new(vec![Box::new(Looking(0)), Box::new(Looking(1))]);
+        assert_eq!(agents.turn(0, now()).unwrap(), 7);
+        assert_eq!(agents.turn(0, now()).unwrap(), 5);
+        assert_eq!(agents.last_look(), 10, "that of all of them");
+    }
 }

@@ -168,4 +168,49 @@ mod tests {
         let agent = invoker.agent();
         assert_eq!((agent.starts, agent.cycles, agent.closes), (1, 3, 1));
     }
+
+    /// Finds something by its last looks only: what is brought to it gives no sign.
+    #[derive(Default)]
+    struct Quiet {
+        brought: usize,
+        seen: usize,
+        looks: usize,
+    }
+
+    impl Agent for Quiet {
+        fn role_name(&self) -> &str {
+            "quiet"
+        }
+        fn do_work(&mut self, _now: Now) -> Result<usize, AgentError> {
+            Ok(core::mem::take(&mut self.seen))
+        }
+        fn last_look(&mut self) -> usize {
+            self.looks += 1;
+            self.seen = core::mem::take(&mut self.brought);
+            self.seen
+        }
+        fn next_deadline(&self) -> NanoTime {
+            NanoTime(0)
+        }
+    }
+
+    #[test]
+    fn cycles_that_follow_each_other_closely_share_a_last_look_and_what_it_finds_is_worked_on_at_once() {
+        let at = |nanos| Now {
+            nanos: NanoTime(nanos),
+            epoch: EpochMs(0),
+        };
+        let mut invoker = AgentInvoker::new(Quiet {
+            brought: 2,
+            ..Quiet::default()
+        });
+        assert_eq!(invoker.invoke(at(0)).unwrap(), 2);
+        invoker.agent.brought = 3;
+        for nanos in [1, 10, LOOK_INTERVAL_NS - 1] {
+            assert_eq!(invoker.invoke(at(nanos)).unwrap(), 0);
+        }
+        assert_eq!(invoker.agent().looks, 1);
+        assert_eq!(invoker.invoke(at(LOOK_INTERVAL_NS)).unwrap(), 3);
+        assert_eq!(invoker.agent().looks, 2);
+    }
 }

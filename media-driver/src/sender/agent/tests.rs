@@ -1,5 +1,6 @@
 use fulmar::agent::Doorbell;
 use fulmar::id::RegistrationId;
+use fulmar::log::{AppendOutcome, NoReservedValue};
 use fulmar::time::EpochMs;
 use fulmar::wire::StatusMessage;
 
@@ -306,6 +307,49 @@ fn idle_streams_share_their_wake_ups() {
     }
     assert!(wakes <= 13, "{wakes} wake-ups in a second");
     assert!(line.take_sent().len() >= 9 * 20, "and nothing was left out");
+}
+
+#[test]
+fn a_pass_over_many_publications_ends_in_time_and_the_next_one_goes_on_with_the_others() {
+    let mut bench = bench();
+    let lines: Vec<Line> = (0..20).map(|_| Line::default()).collect();
+    let mut publishers = Vec::new();
+    for (id, line) in (0..).zip(&lines) {
+        let mut fixture = Fixture::new();
+        fixture.connect(0, TERM / 2);
+        publishers.push(fixture.publisher);
+        bench.command(endpoint(id, line, Addressing::Connected));
+        bench.command(SenderCommand::AddPublication {
+            endpoint: EndpointId(id),
+            publication: Box::new(fixture.sender),
+        });
+    }
+    for cycle in 0..10 {
+        bench.cycle(cycle);
+    }
+    let message = [7u8; 1376];
+    for publisher in &mut publishers {
+        for _ in 0..8 {
+            let outcome = publisher.offer(&message.as_slice(), &NoReservedValue, i64::MAX / 2);
+            assert!(matches!(outcome, AppendOutcome::Appended { .. }));
+        }
+    }
+    lines.iter().for_each(|line| drop(line.take_sent()));
+    // Each may send four datagrams of 1,408 bytes when it is its turn.
+    let share = 4 * 1408;
+    let mut sent = vec![0; lines.len()];
+    for cycle in 0..4 {
+        let bytes = bench.cycle(100 + cycle);
+        let is_last = cycle == 3;
+        assert_eq!(bytes < PASS_BYTES, is_last, "cycle {cycle}: {bytes}");
+        assert!(bytes < PASS_BYTES + share, "cycle {cycle}: {bytes}");
+        for (sent, line) in sent.iter_mut().zip(&lines) {
+            *sent += line.take_sent().len();
+        }
+        let (least, most) = (sent.iter().min(), sent.iter().max());
+        assert!(most.unwrap() - least.unwrap() <= 4, "cycle {cycle}: {sent:?}");
+    }
+    assert_eq!(sent, [8; 20]);
 }
 
 #[test]
