@@ -1023,8 +1023,8 @@ impl Agent for Pinned {
         self.agent.do_work(now)
     }
 
-    fn last_look(&mut self) -> usize {
-        self.agent.last_look()
+    fn last_look(&mut self, now: Now) -> usize {
+        self.agent.last_look(now)
     }
 
     fn next_deadline(&self) -> NanoTime {

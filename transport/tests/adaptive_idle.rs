@@ -205,7 +205,7 @@ impl Agent for FoundLast {
             Ok(0)
         }
     }
-    fn last_look(&mut self) -> usize {
+    fn last_look(&mut self, _now: Now) -> usize {
         self.has_found = true;
         1
     }

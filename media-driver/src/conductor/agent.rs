@@ -532,8 +532,8 @@ impl Agent for Conductor {
         Ok(work)
     }
 
-    fn last_look(&mut self) -> usize {
-        self.visits.last_look()
+    fn last_look(&mut self, _now: Now) -> usize {
+        self.visit_news()
     }
 
     fn next_deadline(&self) -> NanoTime {

@@ -557,12 +557,12 @@ impl Conductor {
         }
     }
 
-    /// Every duty cycle: follows what has arrived at the images that are awake.
-    pub(super) fn track_images(&mut self) -> usize {
+    /// Every duty cycle: follows what has arrived at the images that are awake, but for the first `seen`.
+    pub(super) fn track_images(&mut self, seen: usize) -> usize {
         let (now, epoch) = (self.services.timer, self.services.epoch());
         let (mut work, mut wakes_receiver) = (0, false);
         let list = &mut self.visits.images;
-        for at in 0..list.awake() {
+        for at in seen..list.awake() {
             let Some(index) = list.member(at) else { break };
             let Some(image) = self.images.get_mut(index) else {
                 continue;

@@ -19,6 +19,14 @@ pub(super) struct Visits {
     is_stale: bool,
 }
 
+/// How many of each are awake.
+#[derive(Clone, Copy, Debug, Default)]
+struct Awake {
+    publications: usize,
+    network_publications: usize,
+    images: usize,
+}
+
 impl Visits {
     /// From the next pass on all streams are awake.
     pub(super) fn wake_all(&mut self) {
@@ -39,8 +47,15 @@ impl Visits {
         self.images.look_at_some();
     }
 
-    /// Wakes those that have news, before the conductor waits; how many.
-    pub(super) fn last_look(&mut self) -> usize {
+    fn awake(&self) -> Awake {
+        Awake {
+            publications: self.publications.awake(),
+            network_publications: self.network_publications.awake(),
+            images: self.images.awake(),
+        }
+    }
+
+    fn look_at_all(&mut self) -> usize {
         self.publications.look_at_all() + self.network_publications.look_at_all() + self.images.look_at_all()
     }
 }
@@ -57,14 +72,32 @@ impl Conductor {
         } else {
             self.visits.look_at_some();
         }
-        let mut work = self.track_images();
+        self.visit(Awake::default())
+    }
+
+    /// Visits streams at rest that have news, before the conductor waits.
+    pub(super) fn visit_news(&mut self) -> usize {
+        let seen = self.visits.awake();
+        if self.visits.look_at_all() == 0 {
+            return 0;
+        }
+        self.visit(seen)
+    }
+
+    /// Visits those that are awake, but for the first so many.
+    fn visit(&mut self, seen: Awake) -> usize {
+        let mut work = self.track_images(seen.images);
         let Visits {
             publications,
             network_publications,
             ..
         } = &mut self.visits;
-        work += visit_list(publications, &mut self.publications);
-        work += visit_list(network_publications, &mut self.network_publications);
+        work += visit_list(publications, &mut self.publications, seen.publications);
+        work += visit_list(
+            network_publications,
+            &mut self.network_publications,
+            seen.network_publications,
+        );
         work
     }
 }
@@ -127,11 +160,11 @@ impl Visited for NetworkPublication {
     }
 }
 
-/// Visits those of a list that are awake.
+/// Visits those of a list that are awake, but for the first `seen`.
 #[inline]
-fn visit_list<P: Visited>(list: &mut Resting<P::Watch>, all: &mut [P]) -> usize {
+fn visit_list<P: Visited>(list: &mut Resting<P::Watch>, all: &mut [P], seen: usize) -> usize {
     let mut work = 0;
-    for at in 0..list.awake() {
+    for at in seen..list.awake() {
         let Some(index) = list.member(at) else { break };
         let Some(publication) = all.get_mut(index) else {
             continue;

@@ -647,6 +647,18 @@ impl ReceiveEndpoint {
             self.resting.wake(place);
         }
         self.resting.look_at_some();
+        self.send_pending_of(cx, 0)
+    }
+
+    /// As [`Self::send_pending`], for those images at rest that have news, before the agent waits; `None` if there are
+    /// none.
+    pub fn last_look(&mut self, cx: &mut ReceiveContext<'_>) -> Option<usize> {
+        let seen = self.resting.awake();
+        (self.resting.look_at_all() > 0).then(|| self.send_pending_of(cx, seen))
+    }
+
+    /// The images that are awake, but for the first so many.
+    fn send_pending_of(&mut self, cx: &mut ReceiveContext<'_>, seen: usize) -> usize {
         let Self {
             images,
             transports,
@@ -660,7 +672,7 @@ impl ReceiveEndpoint {
             counters: cx.counters,
         };
         let mut work = 0;
-        for at in 0..resting.awake() {
+        for at in seen..resting.awake() {
             let Some(place) = resting.member(at) else { break };
             let Some(image) = images.get_mut(place).and_then(Option::as_mut) else {
                 // Nobody is there until images change, which wakes all.
@@ -680,11 +692,6 @@ impl ReceiveEndpoint {
         sink.flush();
         deadlines.settle();
         work
-    }
-
-    /// Wakes images that have news, before the agent waits; how many.
-    pub fn last_look(&mut self) -> usize {
-        self.resting.look_at_all()
     }
 
     /// Forgets requests that were not answered, and repeats those to explicit control addresses. Returns the work done.

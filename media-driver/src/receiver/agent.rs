@@ -231,8 +231,16 @@ impl Agent for ReceiverAgent {
         Ok(work)
     }
 
-    fn last_look(&mut self) -> usize {
-        self.routes.round().map(|endpoint| endpoint.last_look()).sum()
+    fn last_look(&mut self, now: Now) -> usize {
+        let mut cx = self.shared.context(now);
+        let mut work = 0;
+        for endpoint in self.routes.round() {
+            if let Some(done) = endpoint.last_look(&mut cx) {
+                work += done;
+                self.deadline = self.deadline.earlier(endpoint.next_deadline(now.nanos));
+            }
+        }
+        work
     }
 
     fn on_close(&mut self) {

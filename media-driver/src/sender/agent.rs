@@ -336,6 +336,25 @@ impl SenderAgent {
                 break;
             }
         }
+        self.finish(now, &mut pass);
+        pass
+    }
+
+    /// A pass over those publications at rest that have news, before the agent waits.
+    fn send_news(&mut self, now: NanoTime) -> Pass {
+        let mut pass = Pass::default();
+        let seen = self.resting.awake();
+        if self.resting.look_at_all() > 0 {
+            for at in seen..self.resting.awake() {
+                self.visit(now, at, &mut pass);
+            }
+            self.finish(now, &mut pass);
+        }
+        pass
+    }
+
+    /// The end of a pass: who is awake is known, and what endpoints have gathered leaves.
+    fn finish(&mut self, now: NanoTime, pass: &mut Pass) {
         self.resting.end_pass();
         self.deadlines.settle();
         self.has_failed = false;
@@ -352,7 +371,6 @@ impl SenderAgent {
         if pass.wants_conductor {
             self.events.wake();
         }
-        pass
     }
 
     /// One send pass of the publication that is awake at this place.
@@ -521,8 +539,10 @@ impl Agent for SenderAgent {
         Ok(work)
     }
 
-    fn last_look(&mut self) -> usize {
-        self.resting.look_at_all()
+    fn last_look(&mut self, _now: Now) -> usize {
+        let work = self.send_news(self.now).bytes;
+        self.was_idle &= work == 0;
+        work
     }
 
     fn on_close(&mut self) {

@@ -45,9 +45,10 @@ pub trait Agent {
     fn do_work(&mut self, now: Now) -> Result<usize, AgentError>;
 
     /// What a cycle that found nothing may have left out because it is only needed before a wait: a look at everything
-    /// that can have changed without a sign. The count of what it found, which the next cycle works on. Whoever waits
-    /// after a cycle without work calls it first.
-    fn last_look(&mut self) -> usize {
+    /// that can have changed without a sign, and the work on what it finds. The count of work done. Whoever waits after a
+    /// cycle without work calls it first.
+    fn last_look(&mut self, now: Now) -> usize {
+        let _ = now;
         0
     }
 
@@ -72,8 +73,8 @@ impl<A: Agent + ?Sized> Agent for Box<A> {
         (**self).do_work(now)
     }
 
-    fn last_look(&mut self) -> usize {
-        (**self).last_look()
+    fn last_look(&mut self, now: Now) -> usize {
+        (**self).last_look(now)
     }
 
     fn next_deadline(&self) -> NanoTime {

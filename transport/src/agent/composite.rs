@@ -70,7 +70,7 @@ impl Composite {
     pub fn turn(&mut self, index: usize, now: Now) -> Result<usize, AgentError> {
         let agent = &mut self.agents[index];
         match agent.do_work(now)? {
-            0 => Ok(agent.last_look()),
+            0 => Ok(agent.last_look(now)),
             work => Ok(work),
         }
     }
@@ -115,8 +115,8 @@ impl Agent for Composite {
         failure.map_or(Ok(work), Err)
     }
 
-    fn last_look(&mut self) -> usize {
-        self.agents.iter_mut().map(|agent| agent.last_look()).sum()
+    fn last_look(&mut self, now: Now) -> usize {
+        self.agents.iter_mut().map(|agent| agent.last_look(now)).sum()
     }
 
     fn next_deadline(&self) -> NanoTime {
@@ -303,7 +303,7 @@ mod tests {
                 self.0 += 1;
                 Ok(if self.0 == 1 { 7 } else { 0 })
             }
-            fn last_look(&mut self) -> usize {
+            fn last_look(&mut self, _now: Now) -> usize {
                 5
             }
             fn next_deadline(&self) -> NanoTime {
@@ -314,6 +314,6 @@ mod tests {
         let mut agents = Composite::new(vec![Box::new(Looking(0)), Box::new(Looking(1))]);
         assert_eq!(agents.turn(0, now()).unwrap(), 7);
         assert_eq!(agents.turn(0, now()).unwrap(), 5);
-        assert_eq!(agents.last_look(), 10, "that of all of them");
+        assert_eq!(agents.last_look(now()), 10, "that of all of them");
     }
 }

@@ -211,7 +211,7 @@ impl<A: Agent> Run<A> {
                 }
             };
             if self.idle.may_wait(work) {
-                work += self.agent.last_look();
+                work += self.agent.last_look(now);
             }
             let deadline = if self.idle.may_wait(work) {
                 self.agent.next_deadline()

@@ -9,7 +9,7 @@ use crate::io::SendError;
 use crate::media::fixtures::Line;
 use crate::media::send_endpoint::{Addressing, SendEndpointParts};
 use crate::protocol::destinations::{Destination, DestinationMode, Destinations};
-use crate::stream::fixtures::{Fixture, MS, TERM, at, peer, status};
+use crate::stream::fixtures::{Fixture, MS, Options, TERM, at, peer, status};
 
 struct Bench {
     agent: SenderAgent,
@@ -81,6 +81,13 @@ impl Bench {
             epoch: EpochMs(0),
         };
         self.agent.do_work(now).unwrap()
+    }
+
+    fn last_look(&mut self, now: i64) -> usize {
+        self.agent.last_look(Now {
+            nanos: at(now),
+            epoch: EpochMs(0),
+        })
     }
 
     fn with_publication() -> (Self, Line) {
@@ -350,6 +357,66 @@ fn a_pass_over_many_publications_ends_in_time_and_the_next_one_goes_on_with_the_
         assert!(most.unwrap() - least.unwrap() <= 4, "cycle {cycle}: {sent:?}");
     }
     assert_eq!(sent, [8; 20]);
+}
+
+#[test]
+fn a_stream_that_stopped_at_the_end_of_its_term_keeps_nobody_awake() {
+    let mut bench = bench();
+    let line = Line::default();
+    // A window takes half a term.
+    let mut fixture = Fixture::with(Options {
+        start: i64::from(TERM / 2),
+        ..Options::default()
+    });
+    fixture.connect(0, TERM / 2);
+    for _ in 0..TERM / 2 / 64 {
+        fixture.publish(32);
+    }
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(SenderCommand::AddPublication {
+        endpoint: EndpointId(1),
+        publication: Box::new(fixture.sender),
+    });
+    let mut sent = 0;
+    for cycle in 0..100 {
+        sent += bench.cycle(cycle);
+    }
+    assert!(sent >= TERM as usize / 2, "{sent}");
+    for cycle in 100..130 {
+        assert_eq!(bench.cycle(cycle), 0);
+        assert_eq!(
+            bench.last_look(cycle),
+            0,
+            "the log's tail has no place in the next term yet"
+        );
+    }
+}
+
+#[test]
+fn an_offer_without_a_sign_is_sent_by_the_last_look_before_a_wait() {
+    let mut bench = bench();
+    let line = Line::default();
+    let mut fixture = Fixture::new();
+    fixture.connect(0, TERM / 2);
+    bench.command(endpoint(1, &line, Addressing::Connected));
+    bench.command(SenderCommand::AddPublication {
+        endpoint: EndpointId(1),
+        publication: Box::new(fixture.sender),
+    });
+    for cycle in 0..20 {
+        bench.cycle(cycle);
+    }
+    assert_eq!(bench.agent.resting.awake(), 0);
+    line.take_sent();
+    assert_eq!(bench.last_look(20), 0);
+    let message = [1u8; 32];
+    let outcome = fixture
+        .publisher
+        .offer(&message.as_slice(), &NoReservedValue, i64::MAX / 2);
+    assert!(matches!(outcome, AppendOutcome::Appended { .. }));
+    assert_eq!(bench.last_look(20), 64);
+    assert_eq!(line.take_sent().len(), 1);
+    assert_eq!(bench.last_look(20), 0);
 }
 
 #[test]
