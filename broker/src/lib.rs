@@ -6,8 +6,8 @@
 //! 0. [`id`]: numbers and names.
 //! 1. [`record`]: batches of records, as they are sent, stored and served. [`storage`]: files, the only place that knows of a
 //!    file system.
-//! 3. [`partition`]: what is known of a partition.
-//! 4. [`group`]: consumer groups.
+//! 2. [`partition`]: what is known of a partition.
+//! 3. [`group`]: consumer groups.
 #![deny(unsafe_code)]
 
 pub mod group;

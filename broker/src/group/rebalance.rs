@@ -266,8 +266,9 @@ impl Group {
             .unwrap_or(0)
     }
 
-    /// The same for waits that are begun again when they end: never zero, so that time has to pass between them.
+    /// The same for waits that are begun again when they end: at least a second, so that groups of members that never answer
+    /// keep nobody busy. What such a wait is for ends by itself when it comes.
     fn wait_nanos(&self) -> i64 {
-        self.rebalance_nanos().max(NANOS_PER_MS)
+        self.rebalance_nanos().max(1_000 * NANOS_PER_MS)
     }
 }

@@ -35,12 +35,20 @@ impl FileStorage {
             poison: Poison::default(),
         };
         let path = storage.root.as_path();
-        if !path.is_dir() {
+        let was_there = path.is_dir();
+        if !was_there {
             fs::create_dir_all(path).map_err(|error| storage.error(Operation::CreateDir, "", error))?;
-            // Only the last name is synced: whoever wants a data directory below new ones has to look after those.
-            if let Some(above) = path.parent().filter(|above| *above != Path::new("")) {
-                sync_directory(above).map_err(|error| storage.error(Operation::SyncDir, "", error))?;
-            }
+        }
+        // Also where it was there: whoever made it may have been killed before this. Only the last name is synced: whoever wants
+        // a data directory below new ones has to look after those.
+        let above = match path.parent() {
+            Some(above) if above == Path::new("") => Some(Path::new(".")),
+            above => above,
+        };
+        match above.map_or(Ok(()), sync_directory) {
+            // A directory that others made in one that is closed to us.
+            Err(error) if was_there && error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(|error| storage.error(Operation::SyncDir, "", error))?,
         }
         Ok(storage)
     }

@@ -375,7 +375,7 @@ impl ReceiveEndpoint {
     }
 
     /// Receives from each transport, batch by batch while they come back full, but not much more than
-    /// [`RECEIVE_BYTES`] in all.
+    /// 256 KiB in all.
     pub fn receive(&mut self, cx: &mut ReceiveContext<'_>, batch: &mut ReceiveBatch) -> Received {
         let mut received = Received::default();
         for index in 0..self.transports.len() {

@@ -201,7 +201,7 @@ impl<S: Storage> Wal<S> {
     /// Opens the log, or makes it, and gives every entry from `from` on to `replay`, in order. `from` is one more than what a
     /// checkpoint covers; 1 for all.
     ///
-    /// What `replay` was given counts only if this returns without an error. Then it is durable. Memory is bounded by the length
+    /// What `replay` was given counts only if this returns without an error. Then it is durable. Memory is bounded by twice the length
     /// of a file, time by the length of the log.
     ///
     /// # Errors
@@ -270,6 +270,7 @@ impl<S: Storage> Wal<S> {
             storage,
             config,
         };
+        wal.drop_unfit(position.sequence, length)?;
         wal.make_file(position.sequence, u64::MAX)?;
         if recovery.last == Lsn(0) {
             recovery.cut = None;
@@ -394,6 +395,19 @@ impl<S: Storage> Wal<S> {
             self.storage.remove(&path)?;
             self.storage.sync_dir(&self.config.directory)
         }
+    }
+
+    /// Removes files that were made ahead with another length than files have now: the machine takes the next one to have the
+    /// present length. None of them holds a whole record. From the last one down, so that a crash leaves no hole.
+    fn drop_unfit(&mut self, sequence: u64, length: u64) -> Result<(), WalError> {
+        while let Some((&ahead, file)) = self.files.last_key_value()
+            && ahead > sequence
+            && file.header.length != length
+        {
+            self.free(ahead, false)?;
+            self.files.remove(&ahead);
+        }
+        Ok(())
     }
 
     /// Returns whether the file is there, which takes more than one call if it needs more than `step` bytes of zeros.

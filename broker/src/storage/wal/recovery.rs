@@ -214,7 +214,15 @@ fn scan_file<F: StorageFile>(
     let mut offset = BLOCK as u64;
     while let Some(header) = file.read_record(offset, buffer)? {
         match scan.expected {
-            Some(expected) if expected != (header.lsn, header.previous_crc) => break,
+            // In its place, whole, and not a successor of what is before it: that was replaced, or never reached the disk.
+            Some((lsn, crc)) if lsn == header.lsn && crc != header.previous_crc => {
+                return Err(WalError::Damaged {
+                    file: file.file.path().to_owned(),
+                    offset,
+                    reason: "the record does not follow the one before it",
+                });
+            }
+            Some((lsn, _)) if lsn != header.lsn => break,
             None if header.lsn > from => {
                 return Err(WalError::Missing {
                     from,

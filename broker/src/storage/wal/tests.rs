@@ -265,6 +265,34 @@ fn old_records_of_a_recycled_file_are_never_replayed() {
 }
 
 #[test]
+fn files_made_ahead_with_another_length_are_not_used() {
+    for new_length in [2 * FILE, FILE / 2] {
+        let disk = disk(9);
+        let (mut wal, _) = open(disk.start(), Lsn(1)).0.unwrap();
+        write(&mut wal, (1..=3).map(entry));
+        assert!(wal.prepare(u64::MAX).unwrap());
+        drop(wal);
+        let reopen = |replayed: &mut Replayed| {
+            let config = WalConfig {
+                file_length: new_length,
+                ..config(77)
+            };
+            let wal = Wal::open(disk.start(), config, Lsn(1), |lsn, entry| {
+                replayed.push((lsn, entry.to_vec()));
+            });
+            wal.unwrap().0
+        };
+        let mut wal = reopen(&mut Vec::new());
+        write(&mut wal, (4..=60).map(entry));
+        drop(wal);
+        let mut replayed = Vec::new();
+        reopen(&mut replayed);
+        let all = (1..=60).map(|number| (Lsn(u64::from(number)), entry(number)));
+        assert!(replayed.into_iter().eq(all), "{new_length}");
+    }
+}
+
+#[test]
 fn a_new_file_is_made_in_steps() {
     let disk = disk(8);
     let (mut wal, _) = open(disk.start(), Lsn(1)).0.unwrap();
@@ -296,6 +324,12 @@ fn files_are_synced_before_they_are_believed() {
 
 /// Writes the last record of a log anew, changed, with checksums that hold.
 fn forge(change: impl FnOnce(&mut RecordHeader)) -> (Replayed, Replayed) {
+    let (outcome, replayed, all) = try_forge(change);
+    assert!(outcome.is_ok());
+    (replayed, all)
+}
+
+fn try_forge(change: impl FnOnce(&mut RecordHeader)) -> (Result<(), WalError>, Replayed, Replayed) {
     let (disk, all) = filled();
     let storage = disk.start();
     let file = storage.open(&log_files(&storage)[2]).unwrap();
@@ -307,8 +341,7 @@ fn forge(change: impl FnOnce(&mut RecordHeader)) -> (Replayed, Replayed) {
     header.seal(&mut record);
     file.write_at(6 * BLOCK as u64, &record).unwrap();
     let (wal, replayed) = open(disk.start(), Lsn(1));
-    assert!(wal.is_ok());
-    (replayed, all)
+    (wal.map(drop), replayed, all)
 }
 
 #[test]
@@ -317,8 +350,14 @@ fn a_record_must_be_of_this_use_of_the_file_and_follow_the_one_before() {
     assert_eq!(replayed, all, "the forger knows how");
     let (replayed, all) = forge(|header| header.salt ^= 1);
     assert_eq!(replayed, all[..19], "another use of the file");
-    let (replayed, all) = forge(|header| header.previous_crc ^= 1);
-    assert_eq!(replayed, all[..19], "follows another record");
+    let (outcome, replayed, all) = try_forge(|header| header.previous_crc ^= 1);
+    let refused = outcome.unwrap_err();
+    assert!(matches!(refused, WalError::Damaged { .. }), "{refused}");
+    assert_eq!(
+        replayed,
+        all[..19],
+        "follows another record: what it followed is lost"
+    );
     let (replayed, all) = forge(|header| header.lsn = Lsn(19));
     assert_eq!(replayed, all[..19], "was there before");
     let (replayed, all) = forge(|header| header.shard = 4);
